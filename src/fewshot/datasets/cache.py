@@ -1,0 +1,120 @@
+"""Prepared arrays on disk: built once under a lock, installed whole or not at all, memory-mapped after. Layer 1."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewshot.errors import FewshotError
+
+FORMAT = 1
+
+
+class Prepared(NamedTuple):
+    """What the cache keeps of a data set; splits and protocol are the data set's to add."""
+
+    images: Tensor  # [M, C, H, W] uint8
+    offsets: Tensor  # [classes + 1] int64
+    class_names: list[str]
+    groups: list[str]
+
+
+def cache_entry(cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any]) -> Path:
+    """The folder of one prepared array; the name carries a hash of everything that shapes its pixels."""
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    return Path(cache_dir) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def prepared(
+    cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any], build: Callable[[], Prepared]
+) -> Prepared:
+    """Open the prepared array of (name, key), building it first where it is missing.
+
+    One process builds under a lock, others wait and say so. A build that dies leaves nothing behind that
+    could be taken for a data set. The images are memory-mapped.
+    """
+    entry = cache_entry(cache_dir, name, key)
+    if not (entry / "meta.json").exists():
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(entry.with_suffix(".lock"), f"data set '{name}' is being prepared by another process"):
+            if not (entry / "meta.json").exists():
+                _install(entry, dict(key), build())
+    return _open(entry)
+
+
+def verify(cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any]) -> Path | None:
+    """Compare a prepared array with its recorded hash; None when it is not prepared, else its folder."""
+    entry = cache_entry(cache_dir, name, key)
+    if not (entry / "meta.json").exists():
+        return None
+    expected = json.loads((entry / "meta.json").read_text())["sha256"]
+    found = _sha256(entry / "images.bin")
+    if found != expected:
+        raise FewshotError(
+            f"prepared array {entry}/images.bin is damaged (sha256 {found[:12]}.., expected {expected[:12]}..); "
+            f"delete the folder and prepare again: fewshot data prepare {name}"
+        )
+    return entry
+
+
+def _open(entry: Path) -> Prepared:
+    meta = json.loads((entry / "meta.json").read_text())
+    shape, path = meta["shape"], entry / "images.bin"
+    size = int(torch.tensor(shape).prod())
+    if path.stat().st_size != size:
+        raise FewshotError(
+            f"prepared array {path} has {path.stat().st_size} bytes, expected {size}; delete {entry} and run again"
+        )
+    images = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(shape)
+    return Prepared(images, torch.tensor(meta["offsets"]), meta["class_names"], meta["groups"])
+
+
+def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
+    folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
+    try:
+        with (folder / "images.bin").open("wb") as file:
+            file.write(data.images.contiguous().numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        meta = {
+            "key": key,
+            "shape": list(data.images.shape),
+            "sha256": _sha256(folder / "images.bin"),
+            "offsets": data.offsets.tolist(),
+            "class_names": data.class_names,
+            "groups": data.groups,
+        }
+        (folder / "meta.json").write_text(json.dumps(meta))
+        shutil.rmtree(entry, ignore_errors=True)
+        folder.rename(entry)
+    except OSError as error:
+        raise FewshotError(f"cannot store the prepared data set in {entry.parent}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(path: Path, waiting: str) -> Iterator[None]:
+    """An exclusive lock that the kernel releases when its holder dies."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{waiting}; waiting", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""The vocabulary of the project in types. Layer 0.
+
+Shapes, everywhere:
+    T tasks (episodes) in a meta-batch, N ways, K shots, Q queries per class,
+    C, H, W image, D embedding.
+
+    support_x [T, N*K, C, H, W] float32 in [0, 1]    support_y [T, N*K] int64 in 0..N-1
+    query_x   [T, N*Q, C, H, W] float32 in [0, 1]    query_y   [T, N*Q] int64 in 0..N-1
+    logits    [T, N*Q, N]
+
+Rows are class-major: all shots of class 0, then of class 1, and so on.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Episode(NamedTuple):
+    """A meta-batch of T episodes (tasks)."""
+
+    support_x: Tensor  # [T, N*K, C, H, W]
+    support_y: Tensor  # [T, N*K]
+    query_x: Tensor  # [T, N*Q, C, H, W]
+    query_y: Tensor  # [T, N*Q]
+    classes: Tensor  # [T, N] int64, the data set's class ids behind the labels 0..N-1
+
+    @property
+    def ways(self) -> int:
+        """N as a plain int (from a shape, so no device is asked)."""
+        return self.classes.shape[1]
+
+    @property
+    def targets(self) -> Tensor:
+        """What `StepOutput.logits` are to predict: [T, N*Q]."""
+        return self.query_y
+
+
+class Minibatch(NamedTuple):
+    """An ordinary mini-batch over all classes of a split, for algorithms that train without episodes."""
+
+    x: Tensor  # [B, C, H, W]
+    y: Tensor  # [B] int64, position of the class within the split
+
+    @property
+    def targets(self) -> Tensor:
+        return self.y
+
+
+class StepOutput(NamedTuple):
+    """What one training batch gives: `loss.backward()` fills the gradients of the leaf parameters."""
+
+    loss: Tensor  # scalar
+    logits: Tensor  # [..., classes], in the order of `batch.targets`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """An algorithm's wish to train on episodes, `tasks` of them per step; the sampler makes the stream."""
+
+    tasks: int
+    ways: int
+    shots: int
+    queries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minibatches:
+    """An algorithm's wish to train on ordinary mini-batches over all training classes."""
+
+    batch_size: int
+
+
+Stream = Episodes | Minibatches
+Batch = Episode | Minibatch

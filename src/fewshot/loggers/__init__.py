@@ -1,0 +1,1 @@
+"""Views of a running experiment. `metrics.jsonl` in the run folder is the truth; these mirror it."""
