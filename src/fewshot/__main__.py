@@ -1,0 +1,5 @@
+"""`python -m fewshot`, which is what torchrun starts."""
+
+from fewshot.cli import main
+
+main()

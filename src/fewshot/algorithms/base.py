@@ -1,0 +1,76 @@
+"""The one interface of every algorithm. Layer 2.
+
+Training, validation, test and prediction all go through the same `adapt` and `predict`.
+A constructor receives its YAML's keys and, where it names them as parameters, these from the run:
+    backbone       the embedding network, [B, C, H, W] -> [B, backbone.out_features]
+    ways           classes in a training episode
+    train_classes  number of classes in the training split
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.episode import Batch, Episode, StepOutput, Stream
+
+State = Any  # what was learned from T support sets: a pytree of tensors
+
+
+class Algorithm(nn.Module):
+    """Subclasses set `stream` and define `adapt` and `predict`; `forward` suits those that train on episodes.
+
+    transductive: the prediction for one query may depend on the other queries.
+    double_backward: training differentiates through gradients, so bf16 is refused.
+    """
+
+    stream: Stream
+    transductive: bool = False
+    double_backward: bool = False
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
+        """support_x [T, N*K, C, H, W] float32 in [0, 1], support_y [T, N*K] int64 -> state of T tasks."""
+        raise NotImplementedError
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        """query_x [T, N*Q, C, H, W] -> logits [T, N*Q, N]."""
+        raise NotImplementedError
+
+    def adaptation(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Iterator[State]:
+        """The states after 0, 1, ... inner steps, the last being `adapt`'s; one state where there are no steps."""
+        yield self.adapt(support_x, support_y, ways=ways)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """One training batch -> mean cross-entropy of the queries, and their logits."""
+        assert isinstance(batch, Episode)
+        state = self.adapt(batch.support_x, batch.support_y, ways=batch.ways)
+        logits = self.predict(state, batch.query_x)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
+        return StepOutput(loss, logits)
+
+    def protocol(self) -> dict[str, Any]:
+        """What a result has to say about the algorithm: distance, inner steps at test, statistics of the norms."""
+        return {}
+
+
+def class_means(z: Tensor, y: Tensor, ways: int) -> Tensor:
+    """Mean embedding of each class: z [T, M, D], y [T, M] int64 -> [T, N, D], by one batched product."""
+    onehot = nn.functional.one_hot(y, ways).to(z.dtype)  # [T, M, N]
+    return (onehot / onehot.sum(1, keepdim=True)).mT @ z
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances, [T, P, D], [T, N, D] -> [T, P, N]."""
+    return (a * a).sum(-1)[..., None] - 2 * a @ b.mT + (b * b).sum(-1)[:, None, :]
+
+
+def embed(backbone: nn.Module, x: Tensor) -> Tensor:
+    """One forward for all images of all tasks: [T, M, C, H, W] -> [T, M, D] float32."""
+    return backbone(x.flatten(0, 1)).float().unflatten(0, x.shape[:2])
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarities, [..., P, D], [..., N, D] -> [..., P, N]."""
+    normal = torch.nn.functional.normalize
+    return normal(a, dim=-1) @ normal(b, dim=-1).mT

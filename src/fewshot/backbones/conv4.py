@@ -1,0 +1,75 @@
+"""The four-block convolutional network of few-shot learning (Vinyals et al. 2016, arXiv:1606.04080). Layer 1."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.errors import InputError
+from fewshot.ops.norm import NORMS
+
+
+class Conv4(nn.Module):
+    """[B, C, H, W] float32 -> [B, out_features]; blocks of conv 3x3, norm, activation, down-sampling by two.
+
+    filters: channels of every block. blocks: how many.
+    downsampling: "pool" (2x2 max after the activation, prototypical networks) or "stride" (in the
+        convolution, MAML on Omniglot).
+    readout: "flatten", or "mean" over the positions (MAML's 28x28 net with strides).
+    norm: batch | layer | instance | group | none. norm_scale: false leaves out batch norm's scale (MAML).
+    activation: a module; each block gets its own copy.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        *,
+        filters: int,
+        blocks: int,
+        downsampling: str,
+        readout: str,
+        norm: str,
+        norm_scale: bool,
+        norm_eps: float,
+        activation: nn.Module,
+    ) -> None:
+        super().__init__()
+        channels, size = image_shape[0], min(image_shape[1:])
+        _choose("downsampling", downsampling, ("pool", "stride"))
+        _choose("readout", readout, ("flatten", "mean"))
+        _choose("norm", norm, tuple(NORMS))
+        halve = (lambda n: n // 2) if downsampling == "pool" else (lambda n: (n + 1) // 2)
+        for _ in range(blocks):
+            size = halve(size)
+        if size < 1:
+            raise InputError(
+                f"{blocks} poolings leave nothing of a {image_shape[1]}x{image_shape[2]} image; "
+                f"lower backbone.blocks, use downsampling=stride or larger images"
+            )
+        layers: list[nn.Module] = []
+        for _ in range(blocks):
+            stride = 2 if downsampling == "stride" else 1
+            options = {"eps": norm_eps} | ({"scale": norm_scale} if norm == "batch" else {})
+            block = [
+                nn.Conv2d(channels, filters, 3, stride=stride, padding=1),
+                NORMS[norm](filters, **options),
+                copy.deepcopy(activation),
+                nn.MaxPool2d(2) if downsampling == "pool" else nn.Identity(),
+            ]
+            layers.append(nn.Sequential(*block))
+            channels = filters
+        self.blocks = nn.Sequential(*layers)
+        self.readout = readout
+        with torch.no_grad():
+            self.out_features = self.eval()(torch.zeros(1, *image_shape)).shape[1]
+        self.train()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(x)  # [B, filters, h, w]
+        return x.mean((2, 3)) if self.readout == "mean" else x.flatten(1)
+
+
+def _choose(name: str, value: str, among: tuple[str, ...]) -> None:
+    if value not in among:
+        raise InputError(f"backbone.{name}={value} is unknown; choose one of: {', '.join(among)}")

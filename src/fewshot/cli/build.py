@@ -1,0 +1,155 @@
+"""From a composed configuration to objects: the only place where `_target_`s become instances. Layer 5."""
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.algorithms.base import Algorithm
+from fewshot.datasets.base import ImageSet
+from fewshot.errors import FewshotError, InputError
+from fewshot.ops import runtime
+from fewshot.sampler import EpisodeSampler
+
+Config = dict[str, Any]
+# What may differ between two runs of one identity: where things lie, what shows them, what they run on.
+OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name")
+
+
+class Machine(NamedTuple):
+    device: torch.device
+    dtype: torch.dtype | None  # of autocast
+    precision: str
+
+
+def plain(cfg: DictConfig) -> Config:
+    """Resolved, as nested dicts and lists."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return config  # type: ignore[return-value]
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that are equal exactly for runs that compute the same."""
+    kept = {k: v for k, v in flatten(config).items() if k.split(".")[-1] not in OUTSIDE_IDENTITY}
+    kept = {k: v for k, v in kept.items() if k.split(".")[0] not in OUTSIDE_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """`key: theirs -> ours` for what differs between two configurations within their identity."""
+    a, b = flatten(ours), flatten(theirs)
+    keys = [k for k in sorted({*a, *b}) if not {k.split(".")[0], k.split(".")[-1]} & set(OUTSIDE_IDENTITY)]
+    return [f"{k}: {b.get(k)} -> {a.get(k)}" for k in keys if a.get(k) != b.get(k)]
+
+
+def start_machine(config: Mapping[str, Any]) -> Machine:
+    """Allocator, threads, device and precision; before the first large tensor."""
+    runtime.keep_freed_memory()
+    torch.set_num_threads(config["threads"] or len(os.sched_getaffinity(0)))
+    device = runtime.pick_device(config["device"])
+    return Machine(device, runtime.set_precision(config["precision"]), config["precision"])
+
+
+def construct(node: DictConfig, where: str, **context: Any) -> Any:
+    """Instantiate a `_target_`, with those of `context` that its constructor names as parameters."""
+    try:
+        target = get_object(node["_target_"])
+    except Exception as error:
+        raise InputError(
+            f"{where}: cannot import '{node['_target_']}' ({_first_line(error)}); the working directory is importable"
+        ) from error
+    try:
+        wanted = inspect.signature(target).parameters
+        given = {k: v for k, v in context.items() if k in wanted}
+        return instantiate(node, _partial_=True, _convert_="all")(**given)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, FewshotError):
+            raise cause from error
+        raise InputError(f"{where}: {_first_line(cause or error)}") from error
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise InputError(f"{where}: {_first_line(error)}; its keys are: {', '.join(wanted)}") from error
+
+
+def load_images(cfg: DictConfig) -> ImageSet:
+    """The configured data set."""
+    images = construct(cfg.dataset, "dataset").load()
+    if not isinstance(images, ImageSet):
+        raise InputError(f"dataset: {cfg.dataset['_target_']}.load() gave a {type(images).__name__}, not an ImageSet")
+    return images
+
+
+def make_algorithm(cfg: DictConfig, images: ImageSet, seed: int) -> Algorithm:
+    """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
+    torch.manual_seed(seed)
+    backbone = construct(cfg.backbone, "backbone", image_shape=images.image_shape)
+    if not isinstance(getattr(backbone, "out_features", None), int):
+        raise InputError(
+            f"backbone: {cfg.backbone['_target_']} has no whole number `out_features`, the width of its embedding"
+        )
+    classes = len(images.split(cfg.train_split)) if cfg.trainer.steps or cfg.train_split in images.splits else 1
+    return construct(cfg.algorithm, "algorithm", backbone=backbone, ways=cfg.train_ways, train_classes=classes)
+
+
+def episode_sampler(cfg: DictConfig, images: ImageSet, split: str, device: torch.device) -> EpisodeSampler:
+    """Validation or test episodes: they depend on `eval_seed`, not on `seed`."""
+    return EpisodeSampler(
+        images, split, ways=cfg.ways, shots=cfg.shots, queries=cfg.queries, seed=cfg.eval_seed,
+        within_groups=cfg.within_groups, device=device,
+    )  # fmt: skip
+
+
+def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
+    """<algorithm>_<dataset>_<ways>w<shots>s unless the configuration names the run."""
+    if config["name"]:
+        return str(config["name"])
+    what = [choices.get("algorithm") or "algorithm", choices.get("dataset") or "dataset"]
+    return "_".join([*(w.replace("/", "-") for w in what), f"{config['ways']}w{config['shots']}s"])
+
+
+def check_writable(folder: Path) -> None:
+    """Before any work: can the results be stored?"""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
+
+
+def memory_advice(cfg: DictConfig) -> str:
+    """The three settings that lower memory, with their present values."""
+    stream = cfg.algorithm.get("stream", {})
+    key = "tasks" if "tasks" in stream else "batch_size"
+    settings = [f"algorithm.stream.{key}={stream.get(key)}"]
+    if "task_chunk" in cfg.algorithm:
+        settings.append(f"algorithm.task_chunk={cfg.algorithm.task_chunk}")
+    settings += [f"evaluation.tasks={cfg.evaluation.tasks}", f"train_queries={cfg.train_queries}"]
+    return ", ".join(settings[:3])
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).strip().split("\n")[0].split())

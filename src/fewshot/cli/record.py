@@ -1,0 +1,160 @@
+"""Opening and closing the record of a run: folder, loggers, the one test, result. Layer 5."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot import checkpoint, result
+from fewshot.algorithms.base import Algorithm
+from fewshot.cli import build
+from fewshot.datasets.base import ImageSet
+from fewshot.errors import InputError
+from fewshot.evaluation import Evaluation, evaluate, raw_pixels
+from fewshot.loggers.base import Logger, RunInfo
+from fewshot.ops.runtime import peak_memory_mb
+from fewshot.run_folder import RunFolder
+from fewshot.sampler import EpisodeSampler
+from fewshot.signals import StopSignal
+from fewshot.trainer import Progress
+
+log = logging.getLogger("fewshot")
+
+
+def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str) -> RunFolder:
+    """The folder of a run to go on with, or a new one, as `resume` says."""
+    ident = build.identity(config)
+    resume = str(cfg.resume).lower()
+    if resume in ("auto", "true"):
+        found = RunFolder.newest_unfinished(root, name, ident)
+        if found is not None:
+            log.warning("going on with %s", found.path)
+            return found
+        if resume == "true":
+            raise InputError(_nothing_to_resume(config, root, name))
+    elif resume != "false":
+        return _named_folder(Path(str(cfg.resume)), config, ident)
+    return RunFolder.create(root, name, OmegaConf.to_yaml(OmegaConf.create(config)), ident)
+
+
+def _named_folder(path: Path, config: build.Config, ident: str) -> RunFolder:
+    if not (path / "config.yaml").is_file():
+        raise InputError(f"resume={path} is not a run folder; use auto, true, false or a folder with a config.yaml")
+    theirs = build.plain(OmegaConf.load(path / "config.yaml"))  # type: ignore[arg-type]
+    if build.identity(theirs) != ident:
+        keys = "; ".join(build.differing_keys(config, theirs)[:8])
+        raise InputError(f"{path} was run with another configuration ({keys}); use resume=false for a new run")
+    folder = RunFolder.open(path)
+    if folder.finished:
+        raise InputError(f"{path} is finished; use fewshot evaluate run={path}, or resume=false for a new run")
+    return folder
+
+
+def _nothing_to_resume(config: build.Config, root: Path, name: str) -> str:
+    others = [run.path for run in RunFolder.identities(root, name) if not run.finished]
+    if not others:
+        return f"resume=true, but no unfinished run of this configuration is in {root / name}; use resume=auto"
+    theirs = build.plain(OmegaConf.load(others[0] / "config.yaml"))  # type: ignore[arg-type]
+    keys = "; ".join(build.differing_keys(config, theirs)[:8]) or "nothing: it is in use by another process"
+    return f"resume=true, but the unfinished run {others[0]} differs in: {keys}; use resume=auto for a new run"
+
+
+def start_loggers(
+    cfg: DictConfig, config: build.Config, folder: RunFolder, name: str, steps: int
+) -> list[Logger]:
+    """The configured views; metrics.jsonl needs none of them."""
+    saved = checkpoint.steps(folder.checkpoints)
+    info = RunInfo(
+        folder=folder.path, name=name, id=folder.path.name, steps=steps, first_step=saved[-1] if saved else 0,
+        config=config, group=name, job_type="train",
+    )  # fmt: skip
+    loggers: list[Logger] = [build.construct(node, f"logger.{key}") for key, node in (cfg.logger or {}).items()]
+    for logger in loggers:
+        logger.start(info)
+    return loggers
+
+
+def test(
+    cfg: DictConfig, config: build.Config, folder: RunFolder, name: str, images: ImageSet, algorithm: Algorithm,
+    sampler: EpisodeSampler, progress: Progress, machine: build.Machine, stop: StopSignal,
+) -> dict[str, Any]:  # fmt: skip
+    """The test split, touched once: the recipe's checkpoint, and two baselines on the same episodes."""
+    which = cfg.trainer.test_checkpoint if progress.best else "last"
+    if checkpoint.steps(folder.checkpoints):
+        _, state = checkpoint.load(folder.checkpoints, which)
+        checkpoint.load_into(algorithm, state["model"])
+    options: dict[str, Any] = {"episodes": cfg.evaluation.episodes, "tasks": cfg.evaluation.tasks}
+
+    def between() -> None:
+        stop.check(f"stopped while testing; the same command goes on from {folder.path}")
+
+    done = evaluate(algorithm, sampler, **options, dtype=machine.dtype, every_step=True, between=between)
+    peak = peak_memory_mb(machine.device)
+    untrained = build.make_algorithm(cfg, images, cfg.seed).to(machine.device)
+    base = evaluate(untrained, sampler, **options, dtype=machine.dtype, between=between)
+    save_episodes(folder.episodes / "test.npz", done)
+    baselines = {
+        "raw_pixels": named_mean(raw_pixels(sampler, **options)),
+        "untrained": named_mean(base.mean),
+    }
+    steps = max(progress.step, 1)
+    return head(cfg, name, cfg.evaluation.test_split, progress.step) | {
+        "train": _train_sizes(cfg, algorithm),
+        "baselines": baselines,
+        "test": done.summary(),
+        "val": ({k: v for k, v in progress.best.items() if k != "step"}
+                | {"episodes": cfg.evaluation.val_episodes, "best_step": progress.best["step"]})
+        if progress.best else None,
+        "paper": result.verdict(config["paper"], done.mean.value, done.mean.ci95),
+        "protocol": result.protocol(images, algorithm, protocol_facts(cfg, which)),
+        "timing": {
+            "train_seconds": progress.seconds,
+            "seconds_per_step": progress.seconds / steps,
+            "data_seconds_per_step": progress.data_seconds / steps,
+            "test_episodes_per_second": len(done.accuracy) / done.seconds,
+            "peak_memory_mb": peak,
+        },
+        "environment": result.environment(machine.device, machine.precision),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "identity": build.identity(config),
+    }  # fmt: skip
+
+
+def head(cfg: DictConfig, name: str, split: str, steps: int) -> dict[str, Any]:
+    """What was asked."""
+    return {
+        "schema": result.SCHEMA, "name": name, "algorithm": short(cfg.algorithm), "dataset": short(cfg.dataset),
+        "split": split, "ways": cfg.ways, "shots": cfg.shots, "queries": cfg.queries, "seed": cfg.seed,
+        "steps": steps,
+    }  # fmt: skip
+
+
+def short(node: Mapping[str, Any]) -> str:
+    """`fewshot.algorithms.maml.MAML` -> `maml`; a user's `mine.Net` -> `net`."""
+    return str(node["_target_"]).rsplit(".", 1)[-1].lower()
+
+
+def protocol_facts(cfg: DictConfig, which: str) -> dict[str, Any]:
+    return {"queries": cfg.queries, "checkpoint_rule": which, "within_groups": cfg.within_groups,
+            "eval_seed": cfg.eval_seed}  # fmt: skip
+
+
+def named_mean(mean: Any) -> dict[str, float]:
+    return {"accuracy": mean.value, "accuracy_ci95": mean.ci95}
+
+
+def save_episodes(path: Path, done: Evaluation) -> None:
+    """Per episode: classes [E, N], accuracy [E], accuracy after each inner step [E, S+1]; percent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path, classes=done.classes.numpy(), accuracy=done.accuracy.numpy(), step_accuracy=done.step_accuracy.numpy()
+    )
+
+
+def _train_sizes(cfg: DictConfig, algorithm: Algorithm) -> dict[str, Any]:
+    wish = vars(algorithm.stream)
+    return {"ways": None, "shots": None, "queries": None, "tasks": None} | wish | {"split": cfg.train_split}

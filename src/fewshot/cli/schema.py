@@ -1,0 +1,77 @@
+"""Types of the root configuration and of the trainer. Layer 5.
+
+Groups whose classes users may add (dataset, backbone, algorithm, logger) are typed by the values in their
+YAML files instead; see `validate`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class EvaluationSchema:
+    episodes: int = MISSING
+    val_episodes: int = MISSING
+    val_split: str = MISSING
+    test_split: str = MISSING
+    tasks: int = MISSING
+
+
+@dataclass
+class TrainerSchema:
+    _target_: str = MISSING
+    steps: int = MISSING
+    gradient_clip: float | None = None
+    gradient_clip_value: float | None = None
+    log_every: int = MISSING
+    val_every: int = MISSING
+    patience: int | None = None
+    checkpoint_every: int = MISSING
+    test_checkpoint: str = MISSING
+    optimizer: Any = None
+    schedule: Any = None
+
+
+@dataclass
+class PaperSchema:
+    accuracy: float = MISSING
+    ci95: float | None = None
+    source: str = MISSING
+    tolerance: float = 0.3
+
+
+@dataclass
+class RunSchema:
+    ways: int = MISSING
+    shots: int = MISSING
+    queries: int = MISSING
+    train_ways: int = MISSING
+    train_shots: int = MISSING
+    train_queries: int = MISSING
+    within_groups: bool = MISSING
+    train_split: str = MISSING
+    evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
+    seed: int = MISSING
+    eval_seed: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    threads: int | None = None
+    name: str | None = None
+    resume: str = MISSING
+    data_dir: str = MISSING
+    cache_dir: str = MISSING
+    output_dir: str = MISSING
+    paper: PaperSchema | None = None
+    dataset: Any = None
+    backbone: Any = None
+    algorithm: Any = None
+    trainer: TrainerSchema = field(default_factory=TrainerSchema)
+    logger: Any = None
+
+
+def register() -> None:
+    """Make `schema` known to Hydra's defaults lists."""
+    ConfigStore.instance().store(name="schema", node=RunSchema)

@@ -1,0 +1,93 @@
+"""`fewshot train`: a run from configuration to result.json. Layer 5."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from fewshot.cli.compose import run_hydra
+from fewshot.errors import FewshotError, InputError
+
+
+def main(argv: list[str]) -> int:
+    return run_hydra("config", argv, job)
+
+
+def job(cfg: DictConfig) -> int:
+    """One run. torch is imported only here, once the configuration is known to be valid."""
+    from fewshot.cli.errors import is_out_of_memory
+    from fewshot.signals import Stopped, StopSignal
+
+    with StopSignal() as stop:
+        try:
+            train(cfg, stop)
+        except Stopped:
+            stop.pass_on()
+            raise
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            from fewshot.cli.build import memory_advice
+
+            what = str(error).split("\n")[0]
+            raise FewshotError(f"out of memory ({what}); lower one of: {memory_advice(cfg)}") from error
+    return 0
+
+
+def train(cfg: DictConfig, stop: Any) -> None:
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from fewshot.cli import build, show
+    from fewshot.cli.record import open_folder, start_loggers, test
+    from fewshot.evaluation import evaluate
+    from fewshot.ops.random import key
+    from fewshot.sampler import stream
+
+    config = build.plain(cfg)
+    root = Path(cfg.output_dir) / "train"
+    name = build.run_name(config, HydraConfig.get().runtime.choices)
+    build.check_writable(root / name)
+    machine = build.start_machine(config)
+    images = build.load_images(cfg)
+    algorithm = build.make_algorithm(cfg, images, cfg.seed).to(machine.device)
+    if machine.dtype is not None and algorithm.double_backward:
+        raise InputError(
+            "precision=bf16 changes a second-order meta-gradient by about 30 %; "
+            "use precision=fp32 or tf32, or algorithm.first_order=true"
+        )
+    trainer = build.construct(cfg.trainer, "trainer")
+    wish = algorithm.stream
+    batches = stream(
+        wish, images, cfg.train_split, seed=cfg.seed, within_groups=cfg.within_groups, device=machine.device
+    )
+    val = build.episode_sampler(cfg, images, cfg.evaluation.val_split, machine.device) if trainer.val_every else None
+    test_sampler = build.episode_sampler(cfg, images, cfg.evaluation.test_split, machine.device)
+
+    def validate() -> dict[str, float]:
+        assert val is not None
+        tasks, episodes = cfg.evaluation.tasks, cfg.evaluation.val_episodes
+        return evaluate(algorithm, val, episodes=episodes, tasks=tasks, dtype=machine.dtype).summary()
+
+    folder = open_folder(cfg, config, root, name)
+    loggers = start_loggers(cfg, config, folder, name, trainer.steps)
+    status, result = "failed", None
+    try:
+        import torch
+
+        torch.manual_seed(key(cfg.seed, "train"))
+        progress = trainer.fit(
+            algorithm, batches, validate, folder=folder, loggers=loggers,
+            device=machine.device, dtype=machine.dtype, stop=stop,
+        )  # fmt: skip
+        result = test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)
+        folder.write_result(result)
+        status = "finished"
+    except FewshotError as error:
+        status = "stopped" if getattr(error, "signum", None) else "failed"
+        raise
+    finally:
+        for logger in loggers:
+            logger.finish(result, status)
+        folder.close()
+    show.result_table(result, folder.path)

@@ -1,0 +1,162 @@
+"""What Hydra lets through: unknown keys behind `+`, wrong types in groups, impossible relations. Layer 5.
+
+The reference is the same configuration with the same group choices but no values overridden: a key must be
+in it, and a value must be of the type it has there (null: any type).
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fewshot.errors import InputError
+
+LEAST = {
+    "ways": 2, "train_ways": 2, "shots": 1, "train_shots": 1, "queries": 1, "train_queries": 1,
+    "evaluation.episodes": 1, "evaluation.val_episodes": 1, "evaluation.tasks": 1, "threads": 1,
+    "trainer.steps": 0, "trainer.val_every": 0, "trainer.log_every": 1, "trainer.checkpoint_every": 1,
+}  # fmt: skip
+CHOICES = {"precision": ("fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
+
+
+def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = None) -> None:
+    """Raise InputError for the first key or value that cannot be meant."""
+    if overrides is None:
+        from hydra.core.hydra_config import HydraConfig
+
+        overrides = list(HydraConfig.get().overrides.task)
+    reference = _plain(_reference(config_name, overrides))
+    values = _plain(cfg)
+    _compare(values, reference, "", list(_paths(reference)))
+    for path, least in LEAST.items():
+        value = OmegaConf.select(cfg, path)
+        if value is not None and value < least:
+            raise InputError(f"{path}={value} is below {least}")
+    for path, among in CHOICES.items():
+        value = OmegaConf.select(cfg, path)
+        if value is not None and value not in among:
+            raise InputError(f"{path}={value} is unknown; choose {', '.join(among)}")
+
+
+def explain(error: Exception, config_name: str, overrides: list[str]) -> str | None:
+    """One line for an error of Hydra's or OmegaConf's; None for anything else (a bug)."""
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    text = " ".join((str(error) or str(error.__cause__)).split("\n")[0].split())
+    if "Ambiguous value" in str(error):
+        return f"{text.split(chr(39))[1]} names several values; add -m to run them all as a sweep"
+    try:
+        reference = _plain(_reference(config_name, overrides))
+    except Exception:
+        return _group_error(error, text)
+    known = list(_paths(reference))
+    for word in overrides:
+        key = word.lstrip("+~").split("=", 1)[0]
+        if "=" in word and not key.startswith("hydra") and key not in known and "/" not in key:
+            return unknown_key(key, known)
+    cause = error.__cause__ or error
+    what = " ".join(str(cause).split("\n")[0].split())
+    place = getattr(cause, "full_key", None)
+    return f"{place}: {what}" if place and place not in what else what
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """`trainer.stepz` -> nearest names, by the whole path first, then by its last word."""
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    leaf = key.rsplit(".", 1)[-1]
+    near += [k for k in known if difflib.SequenceMatcher(None, k.rsplit(".", 1)[-1], leaf).ratio() > 0.75]
+    names = ", ".join(dict.fromkeys(near[:4])) or "see fewshot train --cfg job"
+    return f"'{key}' is not a key of the configuration; near it: {names}"
+
+
+def _group_error(error: Exception, text: str) -> str:
+    """A group's option that is not there: Hydra lists the available ones below its first line."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    options = [line for line in lines if not line.endswith(":") and " " not in line]
+    if "Could not find" in text and "'" in text and options:
+        asked = next(part for part in text.split("'")[1::2] if part not in ("config", "evaluate", "check"))
+        near = difflib.get_close_matches(asked.rsplit("/", 1)[-1], options, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"there is no '{asked}'; available: {', '.join(options)}{hint}"
+    return text
+
+
+def _reference(config_name: str, overrides: list[str]) -> DictConfig:
+    """The composed configuration with group choices only."""
+    state = GlobalHydra.instance()
+    if not state.is_initialized():
+        from hydra import initialize_config_dir
+
+        from fewshot.cli.compose import conf_dir
+
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return _reference(config_name, overrides)
+    loader = state.config_loader()
+    groups = []
+    for parsed in OverridesParser.create(loader).parse_overrides(overrides):
+        key = parsed.key_or_group
+        if not key.startswith("hydra") and loader.list_groups("") is not None and _is_group(loader, key):
+            groups.append(parsed.input_line or "")
+    cfg = loader.load_configuration(config_name, groups, run_mode=RunMode.RUN)
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra", None)
+    return cfg
+
+
+def _is_group(loader: Any, key: str) -> bool:
+    from hydra.core.object_type import ObjectType
+
+    return any(source.is_group(key) for source in _sources(loader)) and ObjectType.GROUP is not None
+
+
+def _sources(loader: Any) -> list[Any]:
+    return list(loader.repository.get_sources())
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    return plain  # type: ignore[return-value]
+
+
+def _paths(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{key}.")
+
+
+def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: str, known: list[str]) -> None:
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if key not in reference:
+            raise InputError(unknown_key(path, known))
+        default = reference[key]
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            _compare(value, default, f"{path}.", known)
+        elif not _same_type(value, default):
+            raise InputError(
+                f"{path}={value} is {_name(value)}, expected {_name(default)} like the default {path}={default}"
+            )
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    if default is None or value is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
+def _name(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+    return names.get(type(value), "a group of keys")

@@ -1,0 +1,205 @@
+"""Weights & Biases: a mirror of metrics.jsonl, online where there is a key, else offline. Layer 2.
+
+A thread of its own imports and drives wandb: import and start take 1.5 to 3 s, which training need not wait
+for. Rows wait in a queue. Whatever goes wrong there costs one warning and the mirror, never the run.
+"""
+
+import contextlib
+import functools
+import os
+import queue
+import re
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewshot.errors import InputError
+from fewshot.loggers.base import RunInfo
+from fewshot.loggers.wandb_mode import MODES, choose_mode
+
+if TYPE_CHECKING:
+    import wandb
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """The last thing in the queue."""
+
+    summary: Mapping[str, Any]
+    status: str
+
+
+class Wandb:
+    """Config, metric rows and result of a run on https://wandb.ai, or in `<run folder>/wandb` until synced.
+
+    mode: auto (online with a key, else offline; WANDB_MODE and `wandb offline` are respected), or
+        online, offline, disabled. Never asks for a key.
+    init_timeout: seconds until an unreachable server means offline.
+    finish_timeout: seconds that the end of the run may wait for the upload.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str = "fewshot",
+        entity: str | None = None,
+        mode: str = "auto",
+        tags: Sequence[str] = (),
+        init_timeout: float = 10.0,
+        finish_timeout: float = 15.0,
+    ) -> None:
+        if mode not in MODES:
+            raise InputError(f"logger.wandb.mode={mode} is unknown; use one of {', '.join(MODES)}")
+        self.project = project
+        self.entity = entity
+        self.mode = mode
+        self.tags = tuple(tags)
+        self.init_timeout = init_timeout
+        self.finish_timeout = finish_timeout
+        self._queue: queue.SimpleQueue[dict[str, Any] | _End] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._warned = False
+        self._unsynced: Path | None = None  # where the offline record lies
+
+    def start(self, run: RunInfo) -> None:
+        self._thread = threading.Thread(target=self._work, args=(run,), name="wandb", daemon=True)
+        self._thread.start()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._queue.put({"step": step, **metrics})
+
+    def progress(self, step: int) -> None:
+        """Nothing to do between two rows."""
+
+    def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
+        if self._thread is None:
+            return
+        self._queue.put(_End(summary={**flatten(result or {}), "status": status}, status=status))
+        limit = self.init_timeout + self.finish_timeout
+        self._thread.join(limit)
+        if self._thread.is_alive():
+            self._warn(f"not finished after {limit:g} s; metrics.jsonl is complete")
+        if self._unsynced is not None:
+            _tell(f"W&B: offline; to upload: wandb sync {shlex.quote(str(self._unsynced))}/offline-run-*")
+
+    def _work(self, run: RunInfo) -> None:
+        """The thread: opens the record, copies rows, closes it. Goes on after a row that wandb refuses."""
+        record = self._attempt(functools.partial(self._open, run))
+        if record is None:
+            return
+        while isinstance(item := self._queue.get(), dict):
+            self._attempt(functools.partial(record.log, item, step=item["step"]))
+        self._attempt(functools.partial(record.summary.update, item.summary))
+        if item.status == "stopped":  # shown as preempted, not as failed: it can be resumed
+            self._attempt(record.mark_preempting)
+        self._attempt(functools.partial(record.finish, exit_code=0 if item.status == "finished" else 1))
+        if self._warned:
+            _teardown()
+
+    def _open(self, run: RunInfo) -> "wandb.Run | None":
+        mode, key = choose_mode(self.mode)
+        if mode == "disabled":
+            return None
+        # wandb's own error reporting holds up the exit by 20 s when its server does not answer
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+        if mode == "online" and key is None:
+            self._warn("no API key found; logging offline (`wandb login` stores one)")
+        elif mode == "online":
+            try:
+                return self._init(run, mode, key)
+            except Exception as error:
+                self._warn(f"{_first_line(error)}; logging offline")
+                _teardown()  # else the id counts as in use
+        record = self._init(run, "offline", None)
+        self._unsynced = run.folder / "wandb"
+        return record
+
+    def _init(self, run: RunInfo, mode: str, key: str | None) -> "wandb.Run":
+        import wandb
+
+        settings = _settings(mode, self.init_timeout, self.finish_timeout)
+        wandb.setup(settings)  # before init, or its messages are not silenced
+        settings.api_key = key  # found already: wandb neither searches nor asks
+        record = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            dir=run.folder,
+            id=re.sub(r"[^\w.-]", "-", run.id),
+            name=run.name,
+            group=run.group or None,
+            job_type=run.job_type,
+            tags=sorted({*self.tags, *run.tags}),
+            config=dict(run.config),
+            resume="allow" if run.first_step else None,  # None: replaces a run of that id
+            reinit="create_new",  # leaves a run of the caller's own alone
+            settings=settings,
+        )
+        record.define_metric("step")
+        record.define_metric("*", step_metric="step")
+        return record
+
+    def _attempt(self, action: Callable[[], Any]) -> Any:
+        """The action's value, or None after an error, of which only the first is reported."""
+        try:
+            return action()
+        except (Exception, SystemExit) as error:
+            self._warn(f"{_first_line(error)}; metrics.jsonl is complete")
+            return None
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _tell(f"warning: W&B: {text}")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"test": {"accuracy": 98.6}} -> {"test/accuracy": 98.6}; nulls are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}/")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _settings(mode: str, init_timeout: float, finish_timeout: float) -> "wandb.Settings":
+    """Nothing on the terminal; nothing collected that config.yaml and result.json hold already."""
+    import wandb
+
+    wanted: dict[str, Any] = {
+        "mode": mode,
+        "init_timeout": init_timeout,
+        "finish_timeout": finish_timeout,
+        "finish_timeout_raises": True,
+        **dict.fromkeys(("silent", "quiet", "disable_git", "disable_code"), True),
+        **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info"), True),
+        **dict.fromkeys(("save_code", "x_save_requirements", "symlink"), False),
+        "console": "off",
+        "x_transaction_log_flush_interval": 1.0,  # seconds; what a killed run may lose
+    }
+    known = wandb.Settings.model_fields  # the x_ ones come and go with wandb's versions
+    return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+
+
+def _teardown() -> None:
+    """Ends wandb's service process here, where its errors are caught: at exit they would print a trace."""
+    import wandb
+
+    with contextlib.suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads standard error
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,40 @@
+"""Accuracy, its 95 % interval, and the paired comparison of two runs. Layer 0."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+class Mean(NamedTuple):
+    """A mean over episodes with the half width of its 95 % interval."""
+
+    value: float
+    ci95: float
+
+
+def episode_accuracy(logits: Tensor, query_y: Tensor) -> Tensor:
+    """Percent right in each episode: [T, N*Q, N], [T, N*Q] -> [T]."""
+    return (logits.argmax(-1) == query_y).double().mean(-1) * 100
+
+
+def mean_ci95(values: Tensor) -> Mean:
+    """Mean and 1.96 s / sqrt(n) of one value per episode (s with n - 1); nan width for a single episode."""
+    values = values.double()
+    width = Z95 * values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Mean(values.mean().item(), width)
+
+
+def paired_difference(a: Tensor, b: Tensor) -> Mean:
+    """Mean of a - b over the same episodes, with the interval of the difference (narrower than either's)."""
+    return mean_ci95(a.double() - b.double())
+
+
+def class_mean_accuracy(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, ways: int) -> Tensor:
+    """The baseline "nearest class mean": [T, N*K, D], [T, N*Q, D] -> percent right per episode [T]."""
+    onehot = torch.nn.functional.one_hot(support_y, ways).to(support.dtype)  # [T, N*K, N]
+    means = (onehot.mT @ support) / onehot.sum(1)[..., None]  # [T, N, D]
+    return episode_accuracy(-torch.cdist(query, means), query_y)

@@ -1,0 +1,79 @@
+"""The machine a run uses: allocator, threads, device, precision. Layer 0."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import sys
+
+import torch
+
+from fewshot.errors import InputError
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
+_GIB = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed buffers for the next step instead of returning them to the kernel.
+
+    Large activations are otherwise unmapped and faulted in again every step, which costs a CPU training step
+    up to half its time. Does nothing, and says so by False, where glibc is not there or when
+    FEWSHOT_ALLOCATOR=system is set. Call it before the first large tensor.
+    """
+    if os.environ.get("FEWSHOT_ALLOCATOR") == "system" or not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(what, _GIB) == 1 for what in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """auto | cpu | cuda | cuda:<index> -> the device; asking for one that is not there is the user's error."""
+    have = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return torch.device("cuda" if have else "cpu")
+    try:
+        device = torch.device(f"cuda:{wanted}" if wanted.isdigit() else wanted)
+    except RuntimeError as error:
+        raise InputError(f"device={wanted} is unknown; use auto, cpu, cuda or cuda:<index>") from error
+    if device.type == "cuda" and (device.index or 0) >= have:
+        there = f"{have} CUDA device(s)" if have else "no CUDA device"
+        raise InputError(f"device={wanted}, but this machine has {there}; use device=auto or device=cpu")
+    return device
+
+
+def set_precision(precision: str) -> torch.dtype | None:
+    """fp32 | tf32 | bf16: sets the matrix mode; returns the autocast dtype, None for no autocast."""
+    if precision not in ("fp32", "tf32", "bf16"):
+        raise InputError(f"precision={precision} is unknown; use fp32, tf32 or bf16")
+    torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    return torch.bfloat16 if precision == "bf16" else None
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """torch.autocast, or nothing where dtype is None."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory used so far in MB: of the GPU's allocator, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux gives KiB
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for results."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith("model name"):
+                return f"cpu ({line.split(':', 1)[1].strip()})"
+    return "cpu"

@@ -1,0 +1,36 @@
+"""Outer learning-rate schedules as pure functions of the step. Layer 0.
+
+A schedule maps the number of updates done to a factor on the optimiser's rate; it has no state, so a resumed
+run needs none.
+"""
+
+import math
+from collections.abc import Callable
+
+from fewshot.errors import InputError
+
+Schedule = Callable[[int], float]
+
+
+def constant() -> Schedule:
+    """The same rate throughout."""
+    return lambda step: 1.0
+
+
+def cosine(*, steps: int, warmup: int, final: float) -> Schedule:
+    """Linear from 0 over `warmup` steps, then half a cosine from 1 to `final` at `steps`."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+    return factor
+
+
+def decay(*, every: int, gamma: float) -> Schedule:
+    """Multiplied by `gamma` every `every` steps (ProtoNet: halved every 2000)."""
+    if every < 1:
+        raise InputError(f"schedule.every={every} is below 1")
+    return lambda step: gamma ** (step // every)

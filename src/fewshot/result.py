@@ -1,0 +1,63 @@
+"""What result.json says of a run: numbers, protocol, cost, surroundings, and the verdict. Layer 3."""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot import __version__
+from fewshot.algorithms.base import Algorithm
+from fewshot.datasets.base import ImageSet
+from fewshot.ops.runtime import describe
+
+SCHEMA = 1
+
+
+def verdict(paper: Mapping[str, Any] | None, accuracy: float, ci95: float) -> dict[str, Any] | None:
+    """Ours against the published value: reproduced where they differ by at most max(tolerance, our interval)."""
+    if paper is None:
+        return None
+    difference = accuracy - paper["accuracy"]
+    if abs(difference) <= max(paper["tolerance"], ci95):
+        word = "reproduced"
+    else:
+        word = "below" if difference < 0 else "above"
+    return {**paper, "verdict": word}
+
+
+def protocol(images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that moves a number without being the method: see `docs` on protocols in README."""
+    stated = {
+        "norm_statistics": None, "queries_per_class": test["queries"], "rotations": None, "resize": None,
+        "inverted": None, "split_hash": images.split_hash(), "checkpoint_rule": test["checkpoint_rule"],
+        "inner_steps_eval": 0, "distance": None, "within_groups": test["within_groups"],
+        "transductive": algorithm.transductive, "eval_seed": test["eval_seed"],
+    }  # fmt: skip
+    return stated | dict(images.protocol) | algorithm.protocol()
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """What the numbers were made with."""
+    return {
+        "fewshot": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": describe(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "git": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, with "+" where files differ from it; None elsewhere."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,260 @@
+"""The run folder: created exclusively, locked while its run lives, finished with result.json. Layer 1.
+
+It is the truth about a run; every other view is derived from it. Nothing in it names its own place, so that a
+moved folder still evaluates and resumes.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from fewshot import __version__
+from fewshot.errors import FewshotError, InputError
+
+_LOG = logging.getLogger("fewshot")
+_NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: they are stored as these strings
+
+
+class Run(NamedTuple):
+    """What `RunFolder.identities` tells of a run."""
+
+    path: Path
+    identity: str  # hash of the resolved configuration
+    finished: bool
+
+
+class RunFolder:
+    """`<root>/<name>/<unique id>/`. The constructor is for reading; `create` and `open` lock it to write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+        self._metrics: int | None = None
+
+    @classmethod
+    def create(cls, root: Path, name: str, config_yaml: str, identity: str) -> Self:
+        """Make a new folder, never one that exists, and lock it. InputError where it cannot be written."""
+        parent = root / name
+        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__}
+        with _reported(parent, InputError):
+            parent.mkdir(parents=True, exist_ok=True)
+            run = cls(_new_folder(parent))
+            try:
+                run._take_lock()
+                for folder in (run.checkpoints, run.episodes, run.figures):
+                    folder.mkdir()
+                _replace(run.path / "config.yaml", config_yaml)
+                _replace(
+                    run.path / "run.json", json.dumps(info, indent=2) + "\n"
+                )  # last: it makes this a run
+                _sync(parent)
+            except OSError:
+                run.close()
+                shutil.rmtree(run.path, ignore_errors=True)
+                raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Lock an existing folder, to go on with its run. InputError while a living process holds it."""
+        if not (path / "run.json").exists():
+            raise InputError(f"{path} is not a run folder (it has no run.json); give the folder of one run")
+        run = cls(path)
+        with _reported(path, InputError):
+            try:
+                run._take_lock()
+            except BlockingIOError as error:
+                raise InputError(f"{path} is in use by a running process; wait for it, or stop it") from error
+        return run
+
+    @classmethod
+    def newest_unfinished(cls, root: Path, name: str, identity: str) -> Self | None:
+        """The newest unfinished folder of this identity that no living process holds, locked; or None."""
+        for path, other, finished in cls.identities(root, name):
+            if other == identity and not finished:
+                with contextlib.suppress(InputError):
+                    run = cls.open(path)
+                    if not run.finished:  # it may have finished between the look and the lock
+                        return run
+                    run.close()
+        return None
+
+    @staticmethod
+    def identities(root: Path, name: str) -> list[Run]:
+        """The runs under `<root>/<name>`, newest first."""
+        found: list[tuple[str, Run]] = []
+        for path in (root / name).glob("*"):
+            with contextlib.suppress(
+                OSError, ValueError, KeyError, TypeError
+            ):  # no run, or killed at its start
+                info = json.loads((path / "run.json").read_bytes())
+                found.append((info["created"], Run(path, info["identity"], RunFolder(path).finished)))
+        return [run for _, run in sorted(found, reverse=True)]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for `fewshot.checkpoint`."""
+        return self.path / "checkpoints"
+
+    @property
+    def episodes(self) -> Path:
+        """The folder for what each test episode gave."""
+        return self.path / "episodes"
+
+    @property
+    def figures(self) -> Path:
+        """The folder for curves and pictures."""
+        return self.path / "figures"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "result.json").exists()
+
+    def result(self) -> dict[str, Any]:
+        """The content of result.json. FewshotError where the run is not finished, or the file is damaged."""
+        try:
+            return dict(_restored(json.loads((self.path / "result.json").read_bytes())))
+        except FileNotFoundError as error:
+            raise FewshotError(
+                f"{self.path} has no result.json: its run is not finished; resume it"
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise FewshotError(f"{self.path}/result.json is damaged ({error}); run it again") from error
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Store the result, whole or not at all; with it the run is finished. Keys keep their order."""
+        with _reported(self.path, FewshotError):
+            _replace(self.path / "result.json", _text(result, indent=2))
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a row (with its `step`) in a single write: what is logged survives a kill at any moment."""
+        line = _text({"step": row["step"], **row}).encode()
+        with _reported(self.path, FewshotError):
+            if self._metrics is None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                self._metrics = os.open(self.path / "metrics.jsonl", flags, 0o666)
+            written = os.write(self._metrics, line)
+            if written != len(line):  # the disk is full: leave no half line
+                os.ftruncate(self._metrics, os.fstat(self._metrics).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows. A torn last line, left by a kill, is no row; other damage is left out with a warning."""
+        return [row for _, row in self._metric_lines()]
+
+    def truncate_metrics(self, step: int) -> None:
+        """Before going on from `step`: drop later rows and a torn last line. -1 drops all, to start over."""
+        kept = [line for line, row in self._metric_lines() if row["step"] <= step]
+        self._close_metrics()  # the descriptor is of the old file
+        with _reported(self.path, FewshotError):
+            _replace(self.path / "metrics.jsonl", "".join(kept))
+
+    def close(self) -> None:
+        """Release the lock. A process that dies releases it too."""
+        self._close_metrics()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return []
+        rows: list[tuple[str, dict[str, Any]]] = []
+        for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                row = _restored(json.loads(line))
+                int(row["step"])
+                rows.append((line.decode() + "\n", row))
+            except (ValueError, KeyError, TypeError):
+                _LOG.warning("%s: line %d is damaged and left out", file, number)
+        return rows
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            os.close(self._metrics)
+            self._metrics = None
+
+    def _take_lock(self) -> None:
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError as error:  # some network file systems have no locks
+            _LOG.warning(
+                "%s cannot be locked (%s): do not resume it twice at once", self.path, error.strerror
+            )
+        self._lock = descriptor
+
+
+def _new_folder(parent: Path) -> Path:
+    """The second alone is not unique: of many runs that start in one, mkdir lets each name pass once."""
+    while True:
+        path = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+
+
+def _text(value: Mapping[str, Any], indent: int | None = None) -> str:
+    return json.dumps(_storable(value), indent=indent, allow_nan=False) + "\n"
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    return float(value) if value in _NON_FINITE else value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that after a kill or a power cut it holds the old text or the new."""
+    temporary = path.with_name(f".{path.name}-new")  # one writer only: the holder of the lock
+    try:
+        temporary.write_bytes(text.encode())
+        _sync(temporary)
+        temporary.rename(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reported(path: Path, kind: type[FewshotError]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise kind(
+            f"cannot write in {path}: {error.strerror}; make room there, or choose another output_dir"
+        ) from error

@@ -1,0 +1,202 @@
+"""From a split to batches: episodes and mini-batches as pure functions of (seed, split, k). Layer 2.
+
+A draw is integer arithmetic on small tensors (`ops.random`), a batch is one gather from the image array and
+one conversion to float: no per-image work in Python. Episode k is the same whatever batch it is drawn in.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fewshot.datasets.base import ImageSet
+from fewshot.episode import Batch, Episode, Episodes, Minibatch, Minibatches, Stream
+from fewshot.errors import InputError
+from fewshot.ops import random
+
+BLOCK = 64  # batches whose indices are drawn at once, so that small tensor operations do not add up
+
+
+class BatchStream(Protocol):
+    """What the trainer draws from: batch k of an endless, addressable stream."""
+
+    def batch(self, k: int) -> Batch: ...
+
+
+class _Source:
+    """The images of one split on one device, ready to gather."""
+
+    def __init__(self, images: ImageSet, split: str, device: torch.device) -> None:
+        self.classes = torch.tensor(list(images.split(split)))
+        self.starts = images.offsets[:-1][self.classes].to(device)
+        self.sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes].to(device)
+        self.turns, self.turn_stride = images.turns, int(images.offsets[-1])
+        self.pixels = images.images.to(device) if device.type == "cuda" else images.images
+        self.device = device
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Image rows [...] -> float32 images [..., C, H, W] in [0, 1]."""
+        flat = self.pixels.index_select(0, rows.flatten())
+        return flat.to(torch.float32).div_(255).view(*rows.shape, *self.pixels.shape[1:])
+
+
+class EpisodeSampler:
+    """N-way K-shot Q-query episodes of one split.
+
+    within_groups: all classes of an episode come from one group (an alphabet), drawn uniformly among the
+    groups with at least `ways` classes; `skipped_groups` counts the others.
+    Raises InputError where the split cannot give such episodes.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        split: str,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        seed: int,
+        within_groups: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        for name, value, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
+            if value < least:
+                raise InputError(f"{name}={value} is below {least}; set {name} to at least {least}")
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.source = _Source(images, split, device or torch.device("cpu"))
+        self._key = random.key(seed, split, "episodes")
+        classes = self.source.classes
+        if ways > len(classes):
+            raise InputError(
+                f"ways={ways} but split '{split}' of '{images.name}' has {len(classes)} classes; lower ways"
+            )
+        small = classes[self.source.sizes.cpu() < shots + queries].tolist()
+        if small:
+            named = ", ".join(images.class_names[c] for c in small[:5])
+            raise InputError(
+                f"{len(small)} classes of split '{split}' of '{images.name}' have fewer than "
+                f"shots+queries={shots + queries} images ({named}{', ...' if len(small) > 5 else ''}); "
+                f"lower shots or queries"
+            )
+        self._group_classes(images, split, within_groups)
+
+    def _group_classes(self, images: ImageSet, split: str, within_groups: bool) -> None:
+        """Sort the classes by group; `_first` and `_count` delimit the groups that can be drawn from."""
+        classes, device = self.source.classes, self.source.device
+        members: dict[str, list[int]] = {}
+        for position, c in enumerate(classes.tolist()):
+            members.setdefault(images.groups[c] if within_groups else "", []).append(position)
+        usable = [m for m in members.values() if len(m) >= self.ways]
+        self.skipped_groups = len(members) - len(usable)
+        if not usable:
+            largest = max(len(m) for m in members.values())
+            raise InputError(
+                f"ways={self.ways} but the largest group in split '{split}' of '{images.name}' has "
+                f"{largest} classes; lower ways or set within_groups=false"
+            )
+        self.groups_used = len(usable)
+        self._order = torch.tensor([p for m in usable for p in m], device=device)
+        self._count = torch.tensor([len(m) for m in usable], device=device)
+        self._first = self._count.cumsum(0) - self._count
+        self._ids = classes.to(device)
+
+    def draw(self, first: int, tasks: int) -> tuple[Tensor, Tensor]:
+        """Indices of episodes first..first+tasks-1: positions of classes [T, N], image rows [T, N, K+Q]."""
+        key = random.mix(self._key, torch.arange(first, first + tasks, device=self.source.device))  # [T]
+        group = random.below(random.mix(key, key.new_tensor(0)), len(self._count))
+        member = random.distinct(random.mix(key, key.new_tensor(1)), self._count[group], self.ways)
+        position = self._order[self._first[group][:, None] + member]  # [T, N]
+        lane = torch.arange(2, 2 + self.ways, device=key.device)
+        per_class = random.mix(key[:, None], lane)  # [T, N]
+        drawing = random.distinct(per_class, self.source.sizes[position], self.shots + self.queries)
+        rows = self.source.starts[position][..., None] + drawing
+        if self.source.turns > 1:  # one rotation per class and task
+            turn = random.below(random.mix(per_class, key.new_tensor(-1)), self.source.turns)
+            rows = rows + (turn * self.source.turn_stride)[..., None]
+        return position, rows
+
+    def episodes(self, position: Tensor, rows: Tensor) -> Episode:
+        """Gather what `draw` chose."""
+        tasks, k = len(rows), self.shots
+        labels = torch.arange(self.ways, device=rows.device)
+        return Episode(
+            support_x=self.source.gather(rows[..., :k].reshape(tasks, -1)),
+            support_y=labels.repeat_interleave(k).repeat(tasks, 1),
+            query_x=self.source.gather(rows[..., k:].reshape(tasks, -1)),
+            query_y=labels.repeat_interleave(self.queries).repeat(tasks, 1),
+            classes=self._ids[position],
+        )
+
+    def sample(self, first: int, tasks: int) -> Episode:
+        """Episodes first..first+tasks-1 of this stream."""
+        return self.episodes(*self.draw(first, tasks))
+
+
+class EpisodeStream:
+    """Batch k of a training run: `tasks` consecutive episodes of a sampler."""
+
+    def __init__(self, sampler: EpisodeSampler, tasks: int) -> None:
+        self.sampler, self.tasks = sampler, tasks
+        self._block, self._drawn = -1, (torch.empty(0), torch.empty(0))
+
+    def batch(self, k: int) -> Episode:
+        block, within = divmod(k, BLOCK)
+        if block != self._block:
+            self._drawn = self.sampler.draw(block * BLOCK * self.tasks, BLOCK * self.tasks)
+            self._block = block
+        rows = slice(within * self.tasks, (within + 1) * self.tasks)
+        position, drawn = self._drawn
+        return self.sampler.episodes(position[rows], drawn[rows])
+
+
+class MinibatchStream:
+    """Mini-batches over all images of a split: every epoch is a new permutation, the ragged end is dropped."""
+
+    def __init__(
+        self, images: ImageSet, split: str, *, batch_size: int, seed: int, device: torch.device | None = None
+    ) -> None:
+        self.source = _Source(images, split, device or torch.device("cpu"))
+        sizes = self.source.sizes
+        self._class = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+        first = sizes.cumsum(0) - sizes
+        within = torch.arange(len(self._class), device=sizes.device) - first[self._class]
+        self._rows = self.source.starts[self._class] + within
+        self.batch_size, self.per_epoch = batch_size, len(self._rows) // batch_size
+        if not 1 <= batch_size <= len(self._rows):
+            raise InputError(
+                f"batch_size={batch_size} but split '{split}' of '{images.name}' has {len(self._rows)} images; "
+                f"choose 1 to {len(self._rows)}"
+            )
+        self._key = random.key(seed, split, "minibatches")
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def batch(self, k: int) -> Minibatch:
+        epoch, within = divmod(k, self.per_epoch)
+        counter = torch.arange(len(self._rows), device=self._rows.device)
+        if epoch != self._epoch:
+            key = random.mix(self._key, counter.new_tensor(epoch))
+            self._order, self._epoch = random.mix(key, counter).argsort(), epoch
+        chosen = self._order[within * self.batch_size : (within + 1) * self.batch_size]
+        rows = self._rows[chosen]
+        if self.source.turns > 1:
+            key = random.mix(self._key, counter.new_tensor(-k - 1))
+            turn = random.below(random.mix(key, counter[: len(rows)]), self.source.turns)
+            rows = rows + turn * self.source.turn_stride
+        return Minibatch(self.source.gather(rows), self._class[chosen])
+
+
+def stream(
+    wish: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device
+) -> BatchStream:
+    """The training stream that an algorithm asks for by its `stream`."""
+    if isinstance(wish, Minibatches):
+        return MinibatchStream(images, split, batch_size=wish.batch_size, seed=seed, device=device)
+    assert isinstance(wish, Episodes)
+    if wish.tasks < 1:
+        raise InputError(f"tasks={wish.tasks} is below 1; a step needs at least one episode")
+    sampler = EpisodeSampler(
+        images, split, ways=wish.ways, shots=wish.shots, queries=wish.queries, seed=seed,
+        within_groups=within_groups, device=device,
+    )  # fmt: skip
+    return EpisodeStream(sampler, wish.tasks)

@@ -1,0 +1,55 @@
+"""Stopping at a step boundary: one signal asks, a second one ends the process at once. Layer 0."""
+
+import os
+import signal
+from types import FrameType
+
+from fewshot.errors import FewshotError
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Stopped(FewshotError):
+    """A signal ended the run after its state was saved. Exit code 75, or 130 for Ctrl-C."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+        self.exit_code = 130 if signum == signal.SIGINT else 75
+
+
+class StopSignal:
+    """Context manager: catches SIGINT, SIGTERM, SIGUSR1 and SIGUSR2; `received` is the first one's number.
+
+    Handlers that were there before (a cluster's launcher) are put back at the end and called by `pass_on`,
+    after the run has saved.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, signal.Handlers | object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for signum in CAUGHT:
+            self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    def _handle(self, signum: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + signum)
+        self.received = signum
+
+    def check(self, message: str) -> None:
+        """Raise Stopped if a signal has come; for places where nothing needs saving first."""
+        if self.received is not None:
+            raise Stopped(self.received, message)
+
+    def pass_on(self) -> None:
+        """Call the handler that was installed before ours for the signal received, if there was one."""
+        handler = self._before.get(self.received) if self.received is not None else None
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self.received, None)
