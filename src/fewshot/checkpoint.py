@@ -150,9 +150,7 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _manifest(step: int, files: Mapping[str, bytes]) -> bytes:
-    hashes = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-    }
+    hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     return json.dumps({"format": FORMAT, "step": step, "files": hashes}, indent=2).encode()
 
 
@@ -173,9 +171,7 @@ def _newest_intact(folder: Path, pointed: int | None) -> tuple[int, dict[str, An
         if faults:
             _LOG.warning("damaged checkpoint in %s: %s; using step %d", folder, "; ".join(faults), step)
         return step, state
-    raise FewshotError(
-        f"no intact checkpoint in {folder}: {'; '.join(faults) or 'it holds none'}; start a new run"
-    )
+    raise FewshotError(f"no intact checkpoint in {folder}: {'; '.join(faults) or 'it holds none'}; start a new run")
 
 
 def _read(folder: Path, step: int) -> dict[str, Any]:
@@ -221,9 +217,7 @@ def _refuse_pickle(path: Path) -> None:
         # file: eight bytes of its header's length, then a brace.
         pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and any(head[2:8])
         if (pickled and head[8:] != b"{") or head[:4] == b"PK\x03\x04":
-            raise FewshotError(
-                f"{file} is a pickle, which may run code: refused, not read; restore the state"
-            )
+            raise FewshotError(f"{file} is a pickle, which may run code: refused, not read; restore the state")
 
 
 def _sync(path: Path) -> None:
@@ -236,7 +230,7 @@ def _sync(path: Path) -> None:
 
 
 def _install(temporary: Path, folder: Path, step: int) -> None:
-    """Sync and rename into place; what is there already is put aside first, where `_present` still finds it."""
+    """Sync and rename into place; what is there is put aside first, where `_present` still finds it."""
     with ThreadPoolExecutor() as pool:  # at the same time: the disk then waits once, not for each file
         list(pool.map(_sync, [temporary, *temporary.iterdir()]))
     final, aside = folder / str(step), folder / f".{step}-old"

@@ -55,9 +55,7 @@ class RunFolder:
                 for folder in (run.checkpoints, run.episodes, run.figures):
                     folder.mkdir()
                 _replace(run.path / "config.yaml", config_yaml)
-                _replace(
-                    run.path / "run.json", json.dumps(info, indent=2) + "\n"
-                )  # last: it makes this a run
+                _replace(run.path / "run.json", json.dumps(info, indent=2) + "\n")  # last: it makes this a run
                 _sync(parent)
             except OSError:
                 run.close()
@@ -95,9 +93,7 @@ class RunFolder:
         """The runs under `<root>/<name>`, newest first."""
         found: list[tuple[str, Run]] = []
         for path in (root / name).glob("*"):
-            with contextlib.suppress(
-                OSError, ValueError, KeyError, TypeError
-            ):  # no run, or killed at its start
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no run, or killed at its start
                 info = json.loads((path / "run.json").read_bytes())
                 found.append((info["created"], Run(path, info["identity"], RunFolder(path).finished)))
         return [run for _, run in sorted(found, reverse=True)]
@@ -127,9 +123,7 @@ class RunFolder:
         try:
             return dict(_restored(json.loads((self.path / "result.json").read_bytes())))
         except FileNotFoundError as error:
-            raise FewshotError(
-                f"{self.path} has no result.json: its run is not finished; resume it"
-            ) from error
+            raise FewshotError(f"{self.path} has no result.json: its run is not finished; resume it") from error
         except (ValueError, TypeError) as error:
             raise FewshotError(f"{self.path}/result.json is damaged ({error}); run it again") from error
 
@@ -195,9 +189,7 @@ class RunFolder:
             os.close(descriptor)
             raise
         except OSError as error:  # some network file systems have no locks
-            _LOG.warning(
-                "%s cannot be locked (%s): do not resume it twice at once", self.path, error.strerror
-            )
+            _LOG.warning("%s cannot be locked (%s): do not resume it twice at once", self.path, error.strerror)
         self._lock = descriptor
 
 

@@ -65,14 +65,16 @@ class Trainer:
 
     def fit(
         self, algorithm: Algorithm, stream: BatchStream, validate: Validate, *, folder: RunFolder,
-        loggers: Sequence[Logger], device: torch.device, dtype: torch.dtype | None, stop: StopSignal,
+        loggers: Sequence[Logger], context: Mapping[str, Any], device: torch.device,
+        dtype: torch.dtype | None, stop: StopSignal,
     ) -> Progress:  # fmt: skip
         """Train to the end, from the folder's last checkpoint where there is one; returns where it ended.
 
+        context: what the algorithm was told of its data; kept in every checkpoint.
         Raises Stopped after a signal (state saved), FewshotError when the loss is not finite (state before
         that step saved, so that `resume` replays it).
         """
-        run = _Run(self, algorithm, folder, device, dtype)
+        run = _Run(self, algorithm, folder, context, device, dtype)
         run.restore()
         now = run.now
         algorithm.train()
@@ -124,10 +126,10 @@ class _Run:
     """The moving parts of one `fit`."""
 
     def __init__(
-        self, trainer: Trainer, algorithm: Algorithm, folder: RunFolder, device: torch.device,
-        dtype: torch.dtype | None,
+        self, trainer: Trainer, algorithm: Algorithm, folder: RunFolder, context: Mapping[str, Any],
+        device: torch.device, dtype: torch.dtype | None,
     ) -> None:  # fmt: skip
-        self.trainer, self.algorithm, self.folder = trainer, algorithm, folder
+        self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
         self.device, self.dtype = device, dtype
         self.parameters = [p for p in algorithm.parameters() if p.requires_grad]
         self.optimizer = trainer.make_optimizer(self.parameters)
@@ -191,6 +193,7 @@ class _Run:
             "model": self.algorithm.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.now) | ({"step": step} if step is not None else {}),
+            "context": dict(self.context),
             "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
         }
         checkpoint.save(self.folder.checkpoints, state["progress"]["step"], state, best=best)

@@ -53,7 +53,11 @@ class MAML(Algorithm):
         self.rates = inner_rates(inner_rate, inner_lr, {n: theta[n] for n in self.adapted}, inner_steps)
         self.inner_steps, self.eval_inner_steps = inner_steps, eval_inner_steps
         self.first_order, self.double_backward = first_order, not first_order
-        self.loss_reduction, self.norm_statistics, self.task_chunk = loss_reduction, norm_statistics, task_chunk
+        self.loss_reduction, self.norm_statistics, self.task_chunk = (
+            loss_reduction,
+            norm_statistics,
+            task_chunk,
+        )
         self.transductive = norm_statistics == "batch" and bool(norm.batch_norms(backbone))
         check_options(self, head_init)
 

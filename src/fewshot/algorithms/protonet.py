@@ -28,9 +28,7 @@ class ProtoNet(Algorithm):
     def __init__(self, backbone: nn.Module, *, stream: Episodes, distance: str, temperature: float) -> None:
         super().__init__()
         if distance not in ("squared_euclidean", "euclidean", "cosine"):
-            raise InputError(
-                f"algorithm.distance={distance} is unknown; choose squared_euclidean, euclidean or cosine"
-            )
+            raise InputError(f"algorithm.distance={distance} is unknown; choose squared_euclidean, euclidean or cosine")
         self.backbone = backbone.to(memory_format=torch.channels_last)  # the faster layout without vmap
         self.stream, self.distance = stream, distance
         if distance == "cosine":

@@ -6,6 +6,7 @@ Only the standard library is imported here, so that `fewshot --help` answers at 
 import importlib
 import os
 import sys
+from pathlib import Path
 
 VERBS = {
     "train": "learn, test once, and leave a complete record",
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         hint = f"did you mean '{near[0]}'?" if near else f"verbs are: {', '.join(VERBS)}"
         print(f"error: '{verb}' is not a verb of fewshot; {hint}", file=sys.stderr)
         sys.exit(2)
-    sys.path.insert(0, os.getcwd())  # so that `_target_: my.module.MyNet` finds the user's own files
+    sys.path.insert(0, str(Path.cwd()))  # so that `_target_: my.module.MyNet` finds the user's own files
     debug = "--debug" in rest
     from fewshot.cli.errors import guarded
 

@@ -101,16 +101,20 @@ def load_images(cfg: DictConfig) -> ImageSet:
     return images
 
 
-def make_algorithm(cfg: DictConfig, images: ImageSet, seed: int) -> Algorithm:
+def data_context(cfg: DictConfig, images: ImageSet) -> dict[str, Any]:
+    """What constructors are told of the data; a checkpoint keeps it, for evaluation on other data."""
+    return {"image_shape": list(images.image_shape), "train_classes": len(images.split(cfg.train_split))}
+
+
+def make_algorithm(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> Algorithm:
     """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
     torch.manual_seed(seed)
-    backbone = construct(cfg.backbone, "backbone", image_shape=images.image_shape)
+    backbone = construct(cfg.backbone, "backbone", **context)
     if not isinstance(getattr(backbone, "out_features", None), int):
         raise InputError(
             f"backbone: {cfg.backbone['_target_']} has no whole number `out_features`, the width of its embedding"
         )
-    classes = len(images.split(cfg.train_split)) if cfg.trainer.steps or cfg.train_split in images.splits else 1
-    return construct(cfg.algorithm, "algorithm", backbone=backbone, ways=cfg.train_ways, train_classes=classes)
+    return construct(cfg.algorithm, "algorithm", backbone=backbone, ways=cfg.train_ways, **context)
 
 
 def episode_sampler(cfg: DictConfig, images: ImageSet, split: str, device: torch.device) -> EpisodeSampler:

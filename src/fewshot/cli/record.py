@@ -63,9 +63,7 @@ def _nothing_to_resume(config: build.Config, root: Path, name: str) -> str:
     return f"resume=true, but the unfinished run {others[0]} differs in: {keys}; use resume=auto for a new run"
 
 
-def start_loggers(
-    cfg: DictConfig, config: build.Config, folder: RunFolder, name: str, steps: int
-) -> list[Logger]:
+def start_loggers(cfg: DictConfig, config: build.Config, folder: RunFolder, name: str, steps: int) -> list[Logger]:
     """The configured views; metrics.jsonl needs none of them."""
     saved = checkpoint.steps(folder.checkpoints)
     info = RunInfo(
@@ -94,7 +92,7 @@ def test(
 
     done = evaluate(algorithm, sampler, **options, dtype=machine.dtype, every_step=True, between=between)
     peak = peak_memory_mb(machine.device)
-    untrained = build.make_algorithm(cfg, images, cfg.seed).to(machine.device)
+    untrained = build.make_algorithm(cfg, build.data_context(cfg, images), cfg.seed).to(machine.device)
     base = evaluate(untrained, sampler, **options, dtype=machine.dtype, between=between)
     save_episodes(folder.episodes / "test.npz", done)
     baselines = {
@@ -151,7 +149,10 @@ def save_episodes(path: Path, done: Evaluation) -> None:
     """Per episode: classes [E, N], accuracy [E], accuracy after each inner step [E, S+1]; percent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
-        path, classes=done.classes.numpy(), accuracy=done.accuracy.numpy(), step_accuracy=done.step_accuracy.numpy()
+        path,
+        classes=done.classes.numpy(),
+        accuracy=done.accuracy.numpy(),
+        step_accuracy=done.step_accuracy.numpy(),
     )
 
 

@@ -18,7 +18,8 @@ def result_table(result: Mapping[str, Any], folder: Path) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    what = f"{result['ways']}-way {result['shots']}-shot, {result['test']['episodes']} episodes of split '{result['split']}'"
+    what = f"{result['ways']}-way {result['shots']}-shot, {result['test']['episodes']} episodes"
+    what += f" of split '{result['split']}'"
     table.add_row("test accuracy", f"[bold]{percent(result['test'])} %[/bold]   ({what} of {result['dataset']})")
     for name, value in (result.get("baselines") or {}).items():
         label = {"raw_pixels": "nearest class mean on raw pixels", "untrained": "the same, untrained"}[name]

@@ -50,17 +50,18 @@ def train(cfg: DictConfig, stop: Any) -> None:
     build.check_writable(root / name)
     machine = build.start_machine(config)
     images = build.load_images(cfg)
-    algorithm = build.make_algorithm(cfg, images, cfg.seed).to(machine.device)
+    context = build.data_context(cfg, images)
+    algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device)
     if machine.dtype is not None and algorithm.double_backward:
         raise InputError(
             "precision=bf16 changes a second-order meta-gradient by about 30 %; "
             "use precision=fp32 or tf32, or algorithm.first_order=true"
         )
     trainer = build.construct(cfg.trainer, "trainer")
-    wish = algorithm.stream
     batches = stream(
-        wish, images, cfg.train_split, seed=cfg.seed, within_groups=cfg.within_groups, device=machine.device
-    )
+        algorithm.stream, images, cfg.train_split,
+        seed=cfg.seed, within_groups=cfg.within_groups, device=machine.device,
+    )  # fmt: skip
     val = build.episode_sampler(cfg, images, cfg.evaluation.val_split, machine.device) if trainer.val_every else None
     test_sampler = build.episode_sampler(cfg, images, cfg.evaluation.test_split, machine.device)
 
@@ -77,7 +78,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
 
         torch.manual_seed(key(cfg.seed, "train"))
         progress = trainer.fit(
-            algorithm, batches, validate, folder=folder, loggers=loggers,
+            algorithm, batches, validate, folder=folder, loggers=loggers, context=context,
             device=machine.device, dtype=machine.dtype, stop=stop,
         )  # fmt: skip
         result = test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)

@@ -119,18 +119,18 @@ def _members(source: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes
 
 
 def _is_clutter(name: str) -> bool:
-    return PurePosixPath(name).name.startswith(".") or name.startswith("__MACOSX/")
+    return name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/")
 
 
 def _refuse_unsafe(source: Path, members: list[zipfile.ZipInfo], limit: int) -> None:
     packed, total = source.stat().st_size, 0
     for info in members:
         total += info.file_size
-        path = PurePosixPath(info.filename.replace("\\", "/"))
+        name = info.filename.replace("\\", "/")
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if path.is_absolute() or re.match("[A-Za-z]:", info.filename):
+        if re.match("/|[A-Za-z]:", name):
             reason = "has an absolute name"
-        elif ".." in path.parts:
+        elif ".." in name.split("/"):
             reason = "points out of the archive"
         elif kind not in (0, stat.S_IFREG):
             reason = "is a link" if kind == stat.S_IFLNK else "is not an ordinary file"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, InputError
 
 FORMAT = 1
 
@@ -45,10 +45,16 @@ def prepared(
     """
     entry = cache_entry(cache_dir, name, key)
     if not (entry / "meta.json").exists():
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(entry.with_suffix(".lock"), f"data set '{name}' is being prepared by another process"):
-            if not (entry / "meta.json").exists():
-                _install(entry, dict(key), build())
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(entry.with_suffix(".lock"), f"data set '{name}' is being prepared by another process"):
+                if not (entry / "meta.json").exists():
+                    _install(entry, dict(key), build())
+        except OSError as error:
+            raise InputError(
+                f"cannot store the prepared data set '{name}' in {entry.parent}: {error.strerror or error}; "
+                f"make room there, or set cache_dir or FEWSHOT_CACHE to another folder"
+            ) from error
     return _open(entry)
 
 
@@ -80,12 +86,12 @@ def _open(entry: Path) -> Prepared:
 
 
 def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
+    """Under the lock: write beside the entry's place, then rename into it."""
+    for stale in entry.parent.glob(f".{entry.name}-*"):  # of a builder that was killed
+        shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        with (folder / "images.bin").open("wb") as file:
-            file.write(data.images.contiguous().numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(folder / "images.bin", data.images.contiguous().numpy().data)
         meta = {
             "key": key,
             "shape": list(data.images.shape),
@@ -94,13 +100,19 @@ def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
             "class_names": data.class_names,
             "groups": data.groups,
         }
-        (folder / "meta.json").write_text(json.dumps(meta))
+        _write(folder / "meta.json", json.dumps(meta).encode())
         shutil.rmtree(entry, ignore_errors=True)
+        folder.chmod(0o755)  # mkdtemp's 0700 would keep a shared cache from other users
         folder.rename(entry)
-    except OSError as error:
-        raise FewshotError(f"cannot store the prepared data set in {entry.parent}: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -2,24 +2,20 @@
 
 A class is a letter; its 20 drawings go round the faces that have it, each bent, turned, stretched, shifted
 and inked anew, hard enough that comparing pixels goes wrong where a reader still sees the letter. Images are
-[M, 1, size, size] uint8 with white ink (255) on black paper, which is how `omniglot` shows them.
+[M, 1, size, size] uint8 with white ink (255) on black paper, as `omniglot` shows them.
 
 Which letters: those that three or more faces draw. Latin A, Greek Alpha and Cyrillic A are one outline, and
 many letters differ from another in weight or size alone, so each outline is a class once, in the alphabet
-that `ALPHABETS` names first (`distinct`). Arabic letters have a class per form (isolated, initial, ...).
-With `rotations: classes`, letters that are a turn of another (b and q, many syllabics) have a twin, as some
-of Omniglot's have.
+that `ALPHABETS` names first (`typefaces.distinct_letters`). Arabic letters have a class per form (isolated,
+initial, ...). With `rotations: classes`, letters that are a turn of another (b and q, many syllabics) have a
+twin, as some of Omniglot's have.
 """
 
-import importlib.util
 import math
 import os
-import unicodedata
 from collections.abc import Sequence
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +26,6 @@ from fewshot.datasets import cache
 from fewshot.datasets.base import ImageSet, quarter_turns, rotated_classes
 from fewshot.datasets.cache import Prepared
 from fewshot.errors import FewshotError, InputError
-
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
 
 ROTATIONS = ("none", "task", "classes")
 SIZES = (28, 32, 64, 84)
@@ -63,41 +56,21 @@ SPLITS = {
     "val": ("Greek", "Coptic", "Armenian", "Old_Italic"),
     "test": ("Asomtavruli", "Nuskhuri", "Mkhedruli", "Hebrew", "Arabic", "Lao"),
 }
-# The first has every letter of the others. Left out: italics (another letter's outline: Cyrillic te becomes
-# m), the cm faces (not in Unicode order), LastResort (a placeholder for every character).
-FACES = (
-    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
-    *("DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol"),
-    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
-)
-MIN_FACES = 3
-MIN_EM = 0.4  # smaller glyphs are superscripts and points, whose outline is another's at a smaller size
-
-# Two letters are one class when of either less than DISTINCT pixels of ink, of some 60 to 150, lie farther
-# than TOLERANCE pixels from the other's, both drawn 20 pixels large at 28x28. Set by eye, on pairs at the limit.
-TOLERANCE, DISTINCT = 1.5, 3.0
-
 # Strength of the deformation. Set so that nearest class mean on raw pixels has about 60 % and a prototypical
 # network after a minute of training more than 90 % on 5-way 1-shot episodes of the test alphabets.
 SEED = 0
 ROTATION, SHEAR, STRETCH, SHIFT = math.radians(13), 0.22, 0.14, 0.13  # +-; shift in half image widths
 SCALE = (0.85, 1.1)
 BEND, MODES = 0.085, 3  # elastic deformation: size in half image widths, waves per axis
-INK, EDGE = (0.2, 0.5), 2.0  # grey level of the blurred outline where the ink ends (low: a broad stroke); contrast there
-
-
-class Letter(NamedTuple):
-    char: str
-    group: str
-    name: str
-    faces: list[str]
+INK = (0.2, 0.5)  # grey level of the blurred outline where the ink ends: low is a broad stroke
+EDGE = 2.5  # contrast at that level: no more than 0.5 / INK[0], or paper is not black
 
 
 class Glyphs:
     """The `glyphs` data set.
 
     cache_dir: folder of prepared arrays. split: `script`, the only one: no alphabet is in two splits.
-    rotations: `none`, `task` (the sampler turns each class of a task) or `classes` (a turned class is a new one).
+    rotations: `none`, `task` (the sampler turns each class of a task) or `classes` (each turn is a class).
     size: pixels per side, one of SIZES; the classes are the same for all.
     """
 
@@ -114,12 +87,16 @@ class Glyphs:
         _permitted("size", size, SIZES)
         self.cache_dir, self.split, self.rotations, self.size = Path(cache_dir), split, rotations, size
         # Outlines come from matplotlib, their pixels from Pillow's FreeType: either may move a few of them.
-        self.key = {"recipe": 1, "size": size, "matplotlib": version("matplotlib"), "pillow": version("pillow")}
+        self.key = {
+            "recipe": 2,  # one more with every change to this file or `typefaces` that moves a pixel
+            "size": size,
+            "matplotlib": version("matplotlib"),
+            "pillow": version("pillow"),
+        }
 
     def load(self) -> ImageSet:
         """Open the prepared array; the first time, make it (some seconds)."""
-        data = cache.prepared(self.cache_dir, "glyphs", self.key, lambda: build(self.size))
-        images, offsets, names, groups = data
+        images, offsets, names, groups = self._prepared()
         splits = {s: [c for c, g in enumerate(groups) if g in SPLITS[s]] for s in SPLITS}
         splits["trainval"] = splits["train"] + splits["val"]
         if self.rotations != "none":
@@ -144,120 +121,53 @@ class Glyphs:
         )
 
     def verify(self) -> None:
-        """Compare the prepared array with its recorded hash and count its classes; FewshotError if it is wrong."""
+        """Compare the prepared array with its recorded hash and count its classes; raises FewshotError."""
         if cache.verify(self.cache_dir, "glyphs", self.key) is None:
             raise FewshotError(
                 f"data set 'glyphs' is not prepared at size {self.size} in {self.cache_dir}; "
                 "prepare it: fewshot data prepare glyphs"
             )
-        data = cache.prepared(self.cache_dir, "glyphs", self.key, lambda: build(self.size))
-        classes, alphabets = len(data.class_names), len(set(data.groups))
-        drawings = data.offsets.diff().unique().tolist()
-        if classes < MIN_CLASSES or alphabets < len(set(ALPHABETS.values())) or drawings != [DRAWINGS]:
+        data = self._prepared()
+        found = len(data.class_names), len(set(data.groups)), data.offsets.diff().unique().tolist()
+        alphabets = len(set(ALPHABETS.values()))
+        if found[0] < MIN_CLASSES or found[1:] != (alphabets, [DRAWINGS]):
             raise FewshotError(
-                f"data set 'glyphs' has {classes} classes of {drawings} drawings in {alphabets} alphabets; expected "
-                f"{MIN_CLASSES} or more of {DRAWINGS} in {len(set(ALPHABETS.values()))}: "
-                f"the typefaces of matplotlib {self.key['matplotlib']} differ; install another version"
+                f"data set 'glyphs' has {found[0]} classes in {found[1]} alphabets, {found[2]} drawings each; "
+                f"expected {MIN_CLASSES} or more in {alphabets}, {[DRAWINGS]} each; the typefaces of "
+                f"matplotlib {self.key['matplotlib']} differ: install another version"
             )
+
+    def _prepared(self) -> Prepared:
+        return cache.prepared(self.cache_dir, "glyphs", self.key, lambda: build(self.size))
 
 
 def build(size: int) -> Prepared:
     """Choose the letters, render each in its faces, and draw every class DRAWINGS times."""
-    from PIL.ImageFont import Layout, truetype
+    from fewshot.datasets import typefaces  # Pillow is needed once, not each time the array is opened
 
-    folder = typefaces()
-    # Basic layout: the other needs a library that Pillow may lack, and shapes Arabic letters by context.
-    fonts = {
-        face: truetype(str(folder / f"{face}.ttf"), 2 * size, layout_engine=Layout.BASIC) for face in FACES
-    }
-    reference = truetype(str(folder / f"{FACES[0]}.ttf"), 64, layout_engine=Layout.BASIC)
-    letters = distinct(candidates(folder), reference)
-    sources: list[np.ndarray] = []
+    letters: list[typefaces.Letter] = []
+    sources: list[np.ndarray] = []  # every letter in every face of its own
     source_of: list[int] = []
-    classes: list[Letter] = []
-    for letter in letters:
-        images = [outline(fonts[face], letter.char, 2 * size, 1.5 * size, size / 28) for face in letter.faces]
+    for letter in typefaces.distinct_letters(ALPHABETS):
+        images = [
+            typefaces.outline(letter.char, face, sheet=2 * size, side=1.5 * size, blur=size / 28)
+            for face in letter.faces
+        ]
         different = {image.tobytes(): image for image in images if image is not None}
-        if len(different) >= MIN_FACES:
+        if len(different) >= typefaces.MIN_FACES:
             source_of += [len(sources) + k % len(different) for k in range(DRAWINGS)]
             sources += different.values()
-            classes.append(letter)
+            letters.append(letter)
     return Prepared(
         draw(torch.from_numpy(np.stack(sources)), torch.tensor(source_of), size),
-        torch.arange(len(classes) + 1) * DRAWINGS,
-        [f"{letter.group}/{letter.name}" for letter in classes],
-        [letter.group for letter in classes],
+        torch.arange(len(letters) + 1) * DRAWINGS,
+        [f"{letter.group}/{letter.name}" for letter in letters],
+        [letter.group for letter in letters],
     )
 
 
-def typefaces() -> Path:
-    """matplotlib's folder of typefaces, found without importing matplotlib."""
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or not spec.submodule_search_locations:
-        raise FewshotError("data set 'glyphs' needs matplotlib's typefaces; pip install matplotlib")
-    return Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
-
-
-def candidates(folder: Path) -> list[Letter]:
-    """Letters and digits with MIN_FACES or more faces, in the order of `ALPHABETS`, then of Unicode."""
-    from fontTools.ttLib import TTFont  # matplotlib depends on it
-
-    faces: dict[str, list[str]] = {}
-    for face in FACES:
-        for code in TTFont(folder / f"{face}.ttf", lazy=True).getBestCmap():
-            faces.setdefault(chr(code), []).append(face)
-    found: dict[str, list[Letter]] = {group: [] for group in ALPHABETS.values()}
-    for char in sorted(c for c in faces if unicodedata.category(c) in ("Lu", "Ll", "Lo", "Nd")):
-        full = unicodedata.name(char, "")
-        prefix = next((p for p in ALPHABETS if full.startswith(p)), None)
-        # Capitals in small and letters with two accents differ from others in too few pixels.
-        if prefix and len(faces[char]) >= MIN_FACES and "SMALL CAPITAL" not in full and " AND " not in full:
-            name = full.removeprefix(prefix).replace("LETTER ", "").lower()
-            found[ALPHABETS[prefix]].append(Letter(char, ALPHABETS[prefix], name, faces[char]))
-    return [letter for letters in found.values() for letter in letters]
-
-
-def outline(font: "FreeTypeFont", char: str, canvas: int, side: float, blur: float) -> np.ndarray | None:
-    """[canvas, canvas] uint8: the letter in the middle, its longer side `side` pixels; None if it is small or blank."""
-    from PIL import Image, ImageFilter
-
-    mask = font.getmask(char)
-    image = Image.frombytes("L", mask.size, bytes(mask))
-    box = image.getbbox()
-    if box is None or max(box[2] - box[0], box[3] - box[1]) < MIN_EM * font.size:
-        return None
-    width, height = box[2] - box[0], box[3] - box[1]
-    scale = side / max(width, height)
-    shape = max(1, round(width * scale)), max(1, round(height * scale))
-    sheet = Image.new("L", (canvas, canvas))
-    fitted = image.resize(shape, Image.Resampling.BILINEAR, box)
-    sheet.paste(fitted, ((canvas - shape[0]) // 2, (canvas - shape[1]) // 2))
-    return np.asarray(sheet.filter(ImageFilter.GaussianBlur(blur)))
-
-
-def distinct(letters: Sequence[Letter], font: "FreeTypeFont") -> list[Letter]:
-    """The letters whose outline differs from that of every letter before them (see DISTINCT)."""
-    drawn = [(letter, image) for letter in letters if (image := outline(font, letter.char, 28, 20, 0)) is not None]
-    ink = torch.from_numpy(np.stack([image for _, image in drawn])).float() / 255  # [L, 28, 28]
-    reach = math.ceil(TOLERANCE)
-    padded, near = F.pad(ink, (reach,) * 4), ink
-    for y, x in product(range(2 * reach + 1), repeat=2):
-        if math.hypot(y - reach, x - reach) <= TOLERANCE:
-            near = torch.maximum(near, padded[:, y : y + 28, x : x + 28])
-    far = ink.flatten(1) @ (near < 0.25).float().flatten(1).T  # [L, L] ink of a row's letter far from a column's
-    apart = torch.maximum(far, far.T)
-    place = {letter.char: i for i, (letter, _) in enumerate(drawn)}
-    kept: list[int] = []
-    for i, (letter, _) in enumerate(drawn):
-        capital = place.get(letter.char.upper(), i)
-        # A small letter is drawn as large as its capital, so what is left between them is mostly weight.
-        if (apart[i, kept] >= DISTINCT).all() and (capital == i or apart[i, capital] >= 2 * DISTINCT):
-            kept.append(i)
-    return [drawn[i][0] for i in kept]
-
-
 def draw(sources: Tensor, source_of: Tensor, size: int) -> Tensor:
-    """[S, H, H] uint8 blurred outlines, [M] which of them a drawing starts from -> [M, 1, size, size] uint8."""
+    """[S, H, H] uint8 outlines, [M] int64 which of them a drawing is of -> [M, 1, size, size] uint8."""
     at = (torch.arange(size) + 0.5) / size
     wave = torch.stack([torch.cos(math.pi * k * at) for k in range(1 + MODES)])  # [K, size]
     waves = torch.einsum("ky,lx->klyx", wave, wave).reshape(-1, size * size)  # [K*K, size*size]
@@ -269,7 +179,7 @@ def draw(sources: Tensor, source_of: Tensor, size: int) -> Tensor:
         grid = (coefficients[rows] @ basis).view(-1, 2, size, size).permute(0, 2, 3, 1)
         grey = sources[source_of[rows], None].float() / 255
         drawn = F.grid_sample(grey, grid, align_corners=False)  # [B, 1, size, size]
-        drawn = (drawn - ink_ends[rows, None, None, None]) * EDGE + 0.5
+        drawn = (drawn - ink_ends[rows, None, None, None]) * (EDGE * size / 28) + 0.5
         images.append((drawn.clamp(0, 1) * 255).round().to(torch.uint8))
     return torch.cat(images)
 

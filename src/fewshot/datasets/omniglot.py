@@ -22,7 +22,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,9 +109,7 @@ class Omniglot:
     def __post_init__(self) -> None:
         for key, options in OPTIONS.items():
             if getattr(self, key) not in options:
-                raise InputError(
-                    f"dataset.{key}={getattr(self, key)} of '{NAME}'; it can be {', '.join(options)}"
-                )
+                raise InputError(f"dataset.{key}={getattr(self, key)} of '{NAME}'; it can be {', '.join(options)}")
         if not 1 <= self.size <= SIDE:
             raise InputError(f"dataset.size={self.size} of '{NAME}'; it can be 1 to {SIDE}, the original's")
 
@@ -195,15 +193,13 @@ def _images(part: Part, path: Path, *, every: bool = False) -> Iterator[tuple[st
         yield from _decoded(part, path, [] if every else None)
     except InputError as error:
         found = archive.fingerprint(path)
-        raise InputError(
-            f"{error} ({found}); delete it and run again, or replace it by {part.zip}"
-        ) from error
+        raise InputError(f"{error} ({found}); delete it and run again, or replace it by {part.zip}") from error
 
 
 def _decoded(part: Part, path: Path, damaged: list[str] | None) -> Iterator[tuple[str, Image.Image]]:
     content, drawings = hashlib.sha256(), Counter[str]()
     members = archive.read_members(path, ".png", limit=UNPACKED, damaged=damaged)
-    for where, data in sorted((PurePosixPath(name).parts[-3:], data) for name, data in members):
+    for where, data in sorted((name.split("/")[-3:], data) for name, data in members):
         character = "/".join(where[:2])
         try:
             image = _decode(data)

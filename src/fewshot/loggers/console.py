@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MIN_COLUMNS = 60  # the narrowest terminal in which step, loss and accuracy fit beside a bar
-MAX_BAR = 30
+MIN_BAR, MAX_BAR = 8, 30
 
 
 class Console:
@@ -52,11 +52,10 @@ class Console:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._shown.update(metrics)
-        self._step = step
-        now = time.monotonic()
         if self._live is not None:
-            self._draw(step, now)
-        elif now >= self._next_line or any(key.startswith("val/") for key in metrics):
+            return self.progress(step)
+        now = time.monotonic()
+        if now >= self._next_line or any(key.startswith("val/") for key in metrics):
             self._next_line = now + self.line_seconds
             self._marks.append((now, step))
             self._print("  ".join([self._count(step), *_describe(metrics), *self._pace(step, now)]))
@@ -71,9 +70,7 @@ class Console:
         if self._live is None:
             return
         self._draw(self._step, time.monotonic(), ending="" if status == "finished" else status)
-        with contextlib.suppress(OSError, ValueError):
-            self._live.stop()
-        self._live, self._due = None, math.inf
+        self._stop_live()
 
     def _start_live(self) -> None:
         """Live mode; any trouble with the terminal leaves plain lines."""
@@ -90,24 +87,31 @@ class Console:
             return
         self._live, self._due = live, 0.0
 
+    def _stop_live(self) -> None:
+        live, self._live, self._due = self._live, None, math.inf
+        with contextlib.suppress(OSError, ValueError):
+            if live is not None:
+                live.stop()
+
     def _draw(self, step: int, now: float, ending: str = "") -> None:
         if self._live is None:
             return
         self._marks.append((now, step))
         self._due = now + self.live_seconds
         try:
-            self._live.update(self._bar(step, now, ending), refresh=True)
-        except (OSError, ValueError):  # the terminal is gone: EIO, or a closed file
-            with contextlib.suppress(OSError, ValueError):
-                self._live.stop()
-            self._live, self._due = None, math.inf
+            gone = not sys.stdout.isatty()  # rich then draws nothing, and says nothing
+            if not gone:
+                self._live.update(self._bar(step, now, ending), refresh=True)
+        except (OSError, ValueError):
+            gone = True
+        if gone:
             self._hang_up()
+            self._stop_live()
 
     def _bar(self, step: int, now: float, ending: str) -> "Text":
         """One line that fits: name, bar, and as many of the figures as there is room for."""
         from rich.text import Text
 
-        unicode = _encodes("━")
         room = shutil.get_terminal_size().columns - 1
         figures = [
             self._count(step),
@@ -117,13 +121,13 @@ class Console:
         while len(figures) > 1 and len("  ".join(figures)) > room:
             figures.pop()
         text = "  ".join(figures)
-        bar = min(MAX_BAR, room - len(text) - 2)
-        name = f"{self._name}  " if len(self._name) + 2 + bar + 2 + len(text) <= room else ""
-        done = round(bar * min(1.0, step / self._steps)) if bar >= 5 else 0
+        name = f"{self._name}  " if room >= len(self._name) + 2 + MIN_BAR + 2 + len(text) else ""
+        bar = min(MAX_BAR, room - len(name) - 2 - len(text))
         line = Text(name, no_wrap=True, overflow="crop", end="")
-        if bar >= 5:
-            line.append(("━" if unicode else "#") * done, style="bar.complete")
-            line.append(("━" if unicode else ".") * (bar - done) + "  ", style="bar.back")
+        if bar >= MIN_BAR:
+            done = round(bar * min(1.0, step / self._steps))
+            full, empty = ("━", "━") if _encodes("━") else ("#", ".")
+            line.append(full * done, style="bar.complete").append(empty * (bar - done) + "  ", style="bar.back")
         return line.append(text)
 
     def _count(self, step: int) -> str:

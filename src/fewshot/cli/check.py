@@ -1,0 +1,73 @@
+"""`fewshot check`: machine, data, and the meta-gradient of the configured model. Layer 5."""
+
+import os
+from typing import Any
+
+from omegaconf import DictConfig
+
+from fewshot.cli.compose import run_hydra
+from fewshot.errors import FewshotError
+
+
+def main(argv: list[str]) -> int:
+    return run_hydra("check", argv, job)
+
+
+def job(cfg: DictConfig) -> int:
+    """Prints one line per check; exit code 1 where one fails."""
+    import torch
+
+    from fewshot import __version__
+    from fewshot.cli import build
+    from fewshot.ops import runtime
+
+    config = build.plain(cfg)
+    machine = build.start_machine(config)
+    print(f"machine   {runtime.describe(machine.device)}, {torch.get_num_threads()} threads of {os.cpu_count()} cores")
+    print(f"packages  fewshot {__version__}, torch {torch.__version__}")
+    allocator = "kept" if runtime.keep_freed_memory() else "system's (not glibc, or FEWSHOT_ALLOCATOR=system)"
+    print(f"allocator freed memory is {allocator}")
+    images = build.load_images(cfg)
+    splits = ", ".join(f"{name} {len(ids)}" for name, ids in images.splits.items())
+    shape = "x".join(map(str, images.image_shape))
+    print(
+        f"data      {images.name}: {len(images.class_names)} classes ({splits}), "
+        f"{int(images.offsets[-1])} images {shape}"
+    )
+    ok = check_gradient(cfg, build.data_context(cfg, images))
+    return 0 if ok else 1
+
+
+def check_gradient(cfg: DictConfig, context: dict[str, Any]) -> bool:
+    """The vmapped meta-gradient against a loop over tasks; names the layers at fault."""
+    import torch
+
+    from fewshot import gradcheck
+    from fewshot.algorithms.maml import MAML
+    from fewshot.cli import build
+
+    try:
+        algorithm = build.make_algorithm(cfg, context, cfg.seed)
+        if isinstance(algorithm, MAML) and algorithm.norm_statistics == "batch":
+            maml = algorithm.double()
+        else:
+            maml = gradcheck.as_maml(algorithm.backbone)  # type: ignore[arg-type]
+    except FewshotError as error:
+        print(f"gradient  FAILED: {error}")
+        return False
+    batch = gradcheck.random_episode(maml, tuple(context["image_shape"]), cfg.check.tasks)
+    found = gradcheck.meta_gradient_differences(maml, batch)
+    name, worst = max(found.items(), key=lambda item: item[1])
+    order = "first" if maml.first_order else "second"
+    measured = f"{order} order, {cfg.check.tasks} tasks at once against one by one in float64: {worst:.1e}"
+    if worst <= gradcheck.TOLERANCE:
+        print(f"gradient  ok: largest difference of a parameter, {measured} (allowed {gradcheck.TOLERANCE:.0e})")
+        return True
+    print(f"gradient  FAILED: {measured} at {name} (allowed {gradcheck.TOLERANCE:.0e})")
+    with maml._statistics(adapting=True):
+        faults = gradcheck.faulty_layers(maml.backbone, batch.support_x[0].to(torch.float64))
+    for fault in faults:
+        print(f"          layer '{fault.layer}' ({fault.kind}) is at fault: {fault.difference:.1e} on its own")
+    if faults:
+        print("          replace them: fewshot.ops.norm.convert(net), or the layers of fewshot.ops.norm")
+    return False

@@ -1,0 +1,79 @@
+"""`fewshot data list|prepare|verify|show`: words instead of overrides. Layer 5."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from fewshot.cli.compose import compose, conf_dir
+from fewshot.errors import InputError
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("fewshot data", description="List, prepare, verify, or look at data sets.")
+    parser.add_argument("action", choices=["list", "prepare", "verify", "show"])
+    parser.add_argument("dataset", nargs="?", help="a name from `fewshot data list`")
+    parser.add_argument("overrides", nargs="*", help="as for train, e.g. dataset.rotations=task ways=10")
+    parser.add_argument("--split", default="train", help="show: episodes of this split")
+    parser.add_argument("--episodes", type=int, default=2, help="show: how many")
+    parser.add_argument("--out", type=Path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
+    args = parser.parse_args(argv)
+    if args.action == "list":
+        return _list()
+    if not args.dataset:
+        raise InputError(f"fewshot data {args.action} needs a data set; `fewshot data list` names them")
+    cfg: Any = compose("config", [f"dataset={args.dataset}", *args.overrides])
+    return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](cfg, args)
+
+
+def _list() -> int:
+    for file in sorted((conf_dir() / "dataset").glob("*.yaml")):
+        first = file.read_text().split("\n", 1)[0].lstrip("# ")
+        print(f"{file.stem:<12} {first}")
+    return 0
+
+
+def _prepare(cfg: Any, args: argparse.Namespace) -> int:
+    from fewshot.cli import build
+
+    start = time.perf_counter()
+    images = build.load_images(cfg)
+    seconds = time.perf_counter() - start
+    for split, ids in images.splits.items():
+        groups = {images.groups[c] for c in ids}
+        print(f"{split:<10} {len(ids):>5} classes in {len(groups)} groups")
+    shape = "x".join(map(str, images.image_shape))
+    print(
+        f"{images.name}: {int(images.offsets[-1])} images of {shape}, "
+        f"split {images.split_hash()}, ready in {seconds:.2f} s"
+    )
+    return 0
+
+
+def _verify(cfg: Any, args: argparse.Namespace) -> int:
+    from fewshot.cli import build
+
+    dataset = build.construct(cfg.dataset, "dataset")
+    dataset.load()
+    verify = getattr(dataset, "verify", None)
+    said = verify() if verify else None
+    print(said or f"{args.dataset}: in order")
+    return 0
+
+
+def _show(cfg: Any, args: argparse.Namespace) -> int:
+    import torch
+
+    from fewshot.cli import build
+    from fewshot.report.episodes import draw_episodes
+
+    images = build.load_images(cfg)
+    sampler = build.episode_sampler(cfg, images, args.split, torch.device("cpu"))
+    batch = sampler.sample(0, args.episodes)
+    title = f"{images.name}, split '{args.split}': {cfg.ways}-way {cfg.shots}-shot, {cfg.queries} queries"
+    figure = draw_episodes(batch, images.class_names, title)
+    path = args.out or Path(cfg.output_dir) / "data" / f"{args.dataset}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(path)
+    return 0

@@ -1,0 +1,100 @@
+"""`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 5."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from fewshot.cli.compose import conf_dir, run_hydra
+from fewshot.errors import InputError
+from fewshot.run_folder import RunFolder
+
+
+def main(argv: list[str]) -> int:
+    from hydra.core.config_store import ConfigStore
+
+    runs = [word.split("=", 1)[1] for word in argv if word.startswith("run=")]
+    if not runs and not {"--help", "--hydra-help"} & set(argv):
+        raise InputError("evaluate needs the folder of a training run: fewshot evaluate run=outputs/train/NAME/ID")
+    other_data = any(word.startswith("dataset=") for word in argv)
+    base = _run_config(Path(runs[-1]), other_data) if runs else {}
+    ConfigStore.instance().store(name="run_config", node=base)
+    return run_hydra("evaluate", argv, job)
+
+
+def _run_config(path: Path, other_data: bool) -> dict[str, Any]:
+    """The run's configuration, with this machine's paths; without its data set where another is asked for."""
+    from omegaconf import OmegaConf
+
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"run={path} is not the folder of a training run: it has no config.yaml")
+    config: Any = OmegaConf.to_container(OmegaConf.load(file))
+    here: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+    for key in ("data_dir", "cache_dir"):
+        config[key] = here[key]
+        if key in config["dataset"]:
+            config["dataset"][key] = f"${{{key}}}"
+    for key in ("logger", "resume", *(["dataset"] if other_data else [])):
+        del config[key]
+    return config
+
+
+def job(cfg: DictConfig) -> int:
+    """One evaluation, with a folder and a result.json of its own."""
+    from omegaconf import OmegaConf
+
+    from fewshot import checkpoint, result
+    from fewshot.cli import build, record, show
+    from fewshot.evaluation import evaluate, raw_pixels
+
+    run = RunFolder(Path(cfg.run))
+    config = build.plain(cfg)
+    trained: Any = OmegaConf.load(run.path / "config.yaml")
+    name = run.path.resolve().parent.name
+    root = Path(cfg.output_dir) / "evaluate"
+    build.check_writable(root / name)
+    machine = build.start_machine(config)
+    images = build.load_images(cfg)
+    which = _which(cfg, run)
+    step, state = checkpoint.load(run.checkpoints, which)
+    algorithm = build.make_algorithm(cfg, state["context"], cfg.seed).to(machine.device)
+    checkpoint.load_into(algorithm, state["model"])
+    _same_shape(images.image_shape, state["context"]["image_shape"], images.name)
+    split = cfg.split or cfg.evaluation.test_split
+    sampler = build.episode_sampler(cfg, images, split, machine.device)
+    options: dict[str, Any] = {"episodes": cfg.evaluation.episodes, "tasks": cfg.evaluation.tasks}
+    done = evaluate(algorithm, sampler, **options, dtype=machine.dtype, every_step=True)
+    folder = RunFolder.create(root, name, OmegaConf.to_yaml(OmegaConf.create(config)), build.identity(config))
+    record.save_episodes(folder.episodes / "test.npz", done)
+    outcome = record.head(cfg, name, split, step) | {
+        "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
+        "baselines": {"raw_pixels": record.named_mean(raw_pixels(sampler, **options))},
+        "test": done.summary(),
+        "val": None,
+        "paper": None,
+        "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which))),
+        "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
+        "environment": result.environment(machine.device, machine.precision),
+        "run": str(run.path),
+    }
+    folder.write_result(outcome)
+    folder.close()
+    show.result_table(outcome, folder.path)
+    return 0
+
+
+def _which(cfg: DictConfig, run: RunFolder) -> str | int:
+    if cfg.checkpoint is not None:
+        text = str(cfg.checkpoint)
+        return int(text) if text.isdigit() else text
+    return run.result()["protocol"]["checkpoint_rule"] if run.finished else "last"
+
+
+def _same_shape(have: Sequence[int], trained: Sequence[int], name: str) -> None:
+    if list(have) != list(trained):
+        raise InputError(
+            f"the run was trained on images of {'x'.join(map(str, trained))}, those of '{name}' are "
+            f"{'x'.join(map(str, have))}; set dataset.size={trained[-1]}"
+        )

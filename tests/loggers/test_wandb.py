@@ -1,0 +1,288 @@
+"""W&B: the record holds what was logged; no key, no network and no luck cost one warning, never the run."""
+
+import http.server
+import inspect
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from fewshot.errors import InputError
+from fewshot.loggers.base import RunInfo
+from fewshot.loggers.wandb import Wandb, flatten
+from fewshot.loggers.wandb_mode import choose_mode
+
+CONF = Path(__file__).parents[2] / "conf" / "logger" / "wandb.yaml"
+KEY = "0123456789" * 4  # of the right form, known to no server
+CONFIG = {"algorithm": {"name": "maml", "inner_lr": 0.4}, "seed": 0, "name": None, "shots": [1, 5]}
+RESULT = {
+    "name": "maml",
+    "paper": None,
+    "test": {"accuracy": 98.61, "accuracy_ci95": 0.21},
+    "protocol": {"norm_statistics": "batch"},
+}
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A user without key, settings or an earlier session, in an empty folder."""
+    for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.chdir(tmp_path)
+    yield
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()
+
+
+def run_info(folder: Path, first_step: int = 0) -> RunInfo:
+    return RunInfo(
+        folder=folder,
+        name="maml_glyphs",
+        id="2026 a:1",
+        steps=60,
+        first_step=first_step,
+        config=CONFIG,
+        group="a_sweep",
+        job_type="train",
+        tags=("tag",),
+    )
+
+
+def records(folder: Path, kind: str) -> list[list[dict[str, Any]]]:
+    """Per start of the run, oldest first: the records of one kind in W&B's offline files."""
+    found = []
+    for run in sorted((folder / "wandb").glob("offline-run-*")):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        found.append([row[kind] for row in map(json.loads, lines) if row["type"] == kind])
+    return found
+
+
+def own(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what W&B adds: _step, _runtime, _timestamp, _wandb."""
+    return {key: value for key, value in row.items() if not key.startswith("_")}
+
+
+def test_offline_record_equals_what_was_logged_also_after_a_resume(tmp_path, capfd):
+    rows = {10: {"train/loss": 0.5, "train/accuracy": 75.0}, 20: {"train/loss": 0.25}, 30: {"val/accuracy": 62.5}}
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    for first_step, status, result in [(0, "stopped", None), (30, "finished", RESULT)]:
+        logger = Wandb(tags=["mine"])
+        logger.start(run_info(folder, first_step))
+        for step, row in rows.items():
+            logger.log(first_step + step, row)
+            logger.progress(first_step + step)
+        logger.finish(result, status)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"W&B: offline; to upload: wandb sync '{folder}/wandb'/offline-run-*\n" * 2
+
+    first, second = records(folder, "run")
+    for started in (*first, *second):
+        assert own(started["config"]["update"]) == CONFIG
+        expected = ("fewshot", "2026-a-1", "maml_glyphs", "a_sweep", "train", ["mine", "tag"])
+        keys = ("project", "run_id", "display_name", "run_group", "job_type", "tags")
+        assert tuple(started[key] for key in keys) == expected
+    history = [[(row["step"]["num"], own(row["item"])) for row in part] for part in records(folder, "history")]
+    assert history == [
+        [(first_step + step, {"step": first_step + step, **row}) for step, row in rows.items()]
+        for first_step in (0, 30)
+    ]
+    summaries = [{}, {}]
+    for summary, part in zip(summaries, records(folder, "summary"), strict=True):
+        for change in part:
+            summary.update(own(change["update"]))
+    last = {"train/loss": 0.25, "train/accuracy": 75.0, "val/accuracy": 62.5}
+    assert summaries[0] == {**last, "step": 30, "status": "stopped"}
+    assert summaries[1] == {**last, "step": 60, "status": "finished", **flatten(RESULT)}
+    assert [len(part) for part in records(folder, "preempting")] == [1, 0]
+
+
+def test_a_failure_in_mid_run_costs_one_warning(tmp_path, capfd, monkeypatch):
+    import wandb
+
+    def fail(self: wandb.Run, *_: object, **__: object) -> None:
+        raise ConnectionError("server went away\nwith details")
+
+    monkeypatch.setattr(wandb.Run, "log", fail)
+    logger = Wandb()
+    logger.start(run_info(tmp_path))
+    for step in (1, 2, 3):
+        logger.log(step, {"train/loss": 0.5})
+    logger.finish(None, "failed")
+    logger.log(4, {"train/loss": 0.5})
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == "warning: W&B: server went away; metrics.jsonl is complete"
+    assert err.count("warning") == 1
+
+
+def test_wandb_that_cannot_be_imported_costs_one_warning(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    logger = Wandb()
+    logger.start(run_info(tmp_path))
+    logger.log(1, {"train/loss": 0.5})
+    logger.finish(None, "finished")
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_unreachable_server_means_offline(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    check_fallback(tmp_path, capfd, "127.0.0.1:9")
+
+
+def test_wrong_key_means_offline(tmp_path, capfd, monkeypatch):
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            answer = b'{"errors": [{"message": "user is not logged in"}]}'
+            self.send_response(401)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        (tmp_path / ".netrc").write_text(f"machine 127.0.0.1:{server.server_port} login user password {KEY}\n")
+        check_fallback(tmp_path, capfd, "user is not logged in")
+        server.shutdown()
+
+
+def test_malformed_key_means_offline(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    check_fallback(tmp_path, capfd, "40")
+
+
+def check_fallback(folder: Path, capfd: pytest.CaptureFixture[str], reason: str) -> None:
+    """One warning with the reason, every row in an offline record, the key in no file."""
+    logger = Wandb(init_timeout=1.0)
+    run = folder / "run"
+    run.mkdir()
+    logger.start(run_info(run))
+    logger.log(10, {"train/loss": 0.5})
+    logger.finish(RESULT, "finished")
+    warning, hint = capfd.readouterr().err.splitlines()
+    assert warning.startswith("warning: W&B: ")
+    assert reason in warning
+    assert warning.endswith("; logging offline")
+    assert hint.startswith("W&B: offline; to upload: wandb sync ")
+    [[row]] = records(run, "history")
+    assert own(row["item"]) == {"step": 10, "train/loss": 0.5}
+    assert not [file for file in run.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+SCRIPT = """
+from pathlib import Path
+from fewshot.loggers.base import RunInfo
+from fewshot.loggers.wandb import Wandb
+
+logger = Wandb(mode="{mode}")
+logger.start(RunInfo(folder=Path("."), name="n", id="i", steps=1, first_step=0, config={{}}, group="",
+                     job_type="train"))
+logger.log(1, {{"train/loss": 0.5}})
+logger.finish(None, "finished")
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_no_key_never_prompts_in_a_terminal(tmp_path, mode):
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-c", SCRIPT.format(mode=mode)]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        assert process.wait(timeout=60) == 0
+    written = b""
+    while select.select([main], [], [], 0.1)[0]:
+        written += os.read(main, 1 << 16)
+    os.close(terminal)
+    os.close(main)
+    warning = b"warning: W&B: no API key found; logging offline (`wandb login` stores one)\r\n"
+    hint = b"W&B: offline; to upload: wandb sync wandb/offline-run-*\r\n"
+    assert written == (hint if mode == "auto" else warning + hint)
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_disabled_leaves_no_trace(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = Wandb()
+    logger.start(run_info(tmp_path))
+    logger.log(1, {"train/loss": 0.5})
+    logger.finish(RESULT, "finished")
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "variables", "files", "expected"),
+    [
+        ("auto", {}, {}, ("offline", None)),
+        ("auto", {"WANDB_API_KEY": KEY}, {}, ("online", KEY)),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, {}, ("offline", None)),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, {}, ("offline", None)),
+        ("auto", {"WANDB_MODE": "online"}, {}, ("online", None)),
+        ("online", {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, {}, ("online", KEY)),
+        ("offline", {"WANDB_API_KEY": KEY}, {}, ("offline", None)),
+        ("auto", {}, {".netrc": f"machine api.wandb.ai login user password {KEY}"}, ("online", KEY)),
+        ("auto", {}, {".netrc": f"machine example.org login user password {KEY}"}, ("offline", None)),
+        ("auto", {}, {".netrc": f"default login anonymous password {KEY}"}, ("offline", None)),
+        ("auto", {}, {".netrc": "machine api.wandb.ai login"}, ("offline", None)),
+        ("auto", {"NETRC": "mine"}, {"mine": f"machine api.wandb.ai login u password {KEY}"}, ("online", KEY)),
+        (
+            "auto",
+            {},
+            {
+                ".config/wandb/settings": "[default]\nbase_url = https://wandb.example.org\n",
+                ".netrc": f"machine wandb.example.org login user password {KEY}",
+            },
+            ("online", KEY),
+        ),
+        ("auto", {"WANDB_API_KEY": KEY}, {"wandb/settings": "[default]\nmode = offline\n"}, ("offline", None)),
+        ("auto", {}, {"wandb/settings": "no section\n"}, ("offline", None)),
+    ],
+)
+def test_mode(tmp_path, monkeypatch, mode, variables, files, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert choose_mode(mode) == expected
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(InputError, match="mode=onlin is unknown; use one of auto, online, offline, disabled"):
+        Wandb(mode="onlin")
+
+
+def test_flatten():
+    assert flatten({"a": {"b": {"c": 1}, "d": [2, 3]}, "e": None, "f": 0}) == {"a/b/c": 1, "a/d": [2, 3], "f": 0}
+
+
+def test_wandb_is_imported_only_by_a_run():
+    check = "import sys; import fewshot.loggers.wandb; assert 'wandb' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_yaml_keys_are_the_constructor_parameters():
+    keys = OmegaConf.load(CONF)
+    assert keys.project == "fewshot"
+    assert keys.entity is None
+    assert keys.pop("_target_") == "fewshot.loggers.wandb.Wandb"
+    assert set(keys) == set(inspect.signature(Wandb).parameters)
+    assert CONF.read_text().startswith("# @package logger.wandb\n")
