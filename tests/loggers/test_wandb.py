@@ -1,5 +1,6 @@
 """W&B: the record holds what was logged; no key, no network and no luck cost one warning, never the run."""
 
+import collections
 import http.server
 import inspect
 import json
@@ -19,7 +20,6 @@ from omegaconf import OmegaConf
 from fewshot.errors import InputError
 from fewshot.loggers.base import RunInfo
 from fewshot.loggers.wandb import Wandb, flatten
-from fewshot.loggers.wandb_mode import choose_mode
 
 CONF = Path(__file__).parents[2] / "conf" / "logger" / "wandb.yaml"
 KEY = "0123456789" * 4  # of the right form, known to no server
@@ -59,13 +59,16 @@ def run_info(folder: Path, first_step: int = 0) -> RunInfo:
     )
 
 
-def records(folder: Path, kind: str) -> list[list[dict[str, Any]]]:
-    """Per start of the run, oldest first: the records of one kind in W&B's offline files."""
+def records(folder: Path) -> list[dict[str, list[dict[str, Any]]]]:
+    """Per start of the run, oldest first: kind -> the records of W&B's offline file."""
     found = []
     for run in sorted((folder / "wandb").glob("offline-run-*")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        found.append([row[kind] for row in map(json.loads, lines) if row["type"] == kind])
+        kinds: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+        for row in map(json.loads, lines):
+            kinds[row["type"]].append(row[row["type"]])
+        found.append(kinds)
     return found
 
 
@@ -89,25 +92,25 @@ def test_offline_record_equals_what_was_logged_also_after_a_resume(tmp_path, cap
     assert out == ""
     assert err == f"W&B: offline; to upload: wandb sync '{folder}/wandb'/offline-run-*\n" * 2
 
-    first, second = records(folder, "run")
-    for started in (*first, *second):
-        assert own(started["config"]["update"]) == CONFIG
-        expected = ("fewshot", "2026-a-1", "maml_glyphs", "a_sweep", "train", ["mine", "tag"])
-        keys = ("project", "run_id", "display_name", "run_group", "job_type", "tags")
-        assert tuple(started[key] for key in keys) == expected
-    history = [[(row["step"]["num"], own(row["item"])) for row in part] for part in records(folder, "history")]
-    assert history == [
-        [(first_step + step, {"step": first_step + step, **row}) for step, row in rows.items()]
-        for first_step in (0, 30)
-    ]
-    summaries = [{}, {}]
-    for summary, part in zip(summaries, records(folder, "summary"), strict=True):
-        for change in part:
-            summary.update(own(change["update"]))
     last = {"train/loss": 0.25, "train/accuracy": 75.0, "val/accuracy": 62.5}
-    assert summaries[0] == {**last, "step": 30, "status": "stopped"}
-    assert summaries[1] == {**last, "step": 60, "status": "finished", **flatten(RESULT)}
-    assert [len(part) for part in records(folder, "preempting")] == [1, 0]
+    summaries = [
+        {**last, "step": 30, "status": "stopped"},
+        {**last, "step": 60, "status": "finished", **flatten(RESULT)},
+    ]
+    for record, first_step, expected in zip(records(folder), (0, 30), summaries, strict=True):
+        [started] = record["run"]
+        assert own(started["config"]["update"]) == CONFIG
+        assert (started["project"], started["run_id"]) == ("fewshot", "2026-a-1")
+        assert (started["display_name"], started["run_group"]) == ("maml_glyphs", "a_sweep")
+        assert (started["job_type"], started["tags"]) == ("train", ["mine", "tag"])
+        assert [(row["step"]["num"], own(row["item"])) for row in record["history"]] == [
+            (first_step + step, {"step": first_step + step, **row}) for step, row in rows.items()
+        ]
+        summary: dict[str, Any] = {}
+        for change in record["summary"]:
+            summary |= own(change["update"])
+        assert summary == expected
+        assert bool(record["preempting"]) == (expected["status"] == "stopped")
 
 
 def test_a_failure_in_mid_run_costs_one_warning(tmp_path, capfd, monkeypatch):
@@ -183,8 +186,8 @@ def check_fallback(folder: Path, capfd: pytest.CaptureFixture[str], reason: str)
     assert reason in warning
     assert warning.endswith("; logging offline")
     assert hint.startswith("W&B: offline; to upload: wandb sync ")
-    [[row]] = records(run, "history")
-    assert own(row["item"]) == {"step": 10, "train/loss": 0.5}
+    [record] = records(run)
+    assert [own(row["item"]) for row in record["history"]] == [{"step": 10, "train/loss": 0.5}]
     assert not [file for file in run.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
@@ -226,43 +229,6 @@ def test_disabled_leaves_no_trace(tmp_path, capfd, monkeypatch):
     logger.finish(RESULT, "finished")
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("mode", "variables", "files", "expected"),
-    [
-        ("auto", {}, {}, ("offline", None)),
-        ("auto", {"WANDB_API_KEY": KEY}, {}, ("online", KEY)),
-        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, {}, ("offline", None)),
-        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, {}, ("offline", None)),
-        ("auto", {"WANDB_MODE": "online"}, {}, ("online", None)),
-        ("online", {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, {}, ("online", KEY)),
-        ("offline", {"WANDB_API_KEY": KEY}, {}, ("offline", None)),
-        ("auto", {}, {".netrc": f"machine api.wandb.ai login user password {KEY}"}, ("online", KEY)),
-        ("auto", {}, {".netrc": f"machine example.org login user password {KEY}"}, ("offline", None)),
-        ("auto", {}, {".netrc": f"default login anonymous password {KEY}"}, ("offline", None)),
-        ("auto", {}, {".netrc": "machine api.wandb.ai login"}, ("offline", None)),
-        ("auto", {"NETRC": "mine"}, {"mine": f"machine api.wandb.ai login u password {KEY}"}, ("online", KEY)),
-        (
-            "auto",
-            {},
-            {
-                ".config/wandb/settings": "[default]\nbase_url = https://wandb.example.org\n",
-                ".netrc": f"machine wandb.example.org login user password {KEY}",
-            },
-            ("online", KEY),
-        ),
-        ("auto", {"WANDB_API_KEY": KEY}, {"wandb/settings": "[default]\nmode = offline\n"}, ("offline", None)),
-        ("auto", {}, {"wandb/settings": "no section\n"}, ("offline", None)),
-    ],
-)
-def test_mode(tmp_path, monkeypatch, mode, variables, files, expected):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert choose_mode(mode) == expected
 
 
 def test_unknown_mode_is_refused():

@@ -45,12 +45,11 @@ class BatchNorm(nn.Module):
             axes = [0, *range(2, x.ndim)]
             var, mean = torch.var_mean(x, axes, correction=0)
             self.recorded.append((mean, var))
-        if self.statistics == "stored" or (self.statistics is None and not self.training):
-            if self.running_mean.requires_grad:  # the support set's statistics: differentiated like any tensor
-                factor = (self.running_var + self.eps).rsqrt()
-                y = scale_and_shift(x, factor, -self.running_mean * factor)
-            else:
-                y = F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
+        if self.statistics == "stored":  # written out: the support set's statistics are differentiated, too
+            factor = (self.running_var + self.eps).rsqrt()
+            y = scale_and_shift(x, factor, -self.running_mean * factor)
+        elif self.statistics is None and not self.training:
+            y = F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
         elif self.statistics is None:
             y = F.batch_norm(
                 x, self.running_mean, self.running_var, training=True, momentum=self.momentum, eps=self.eps
