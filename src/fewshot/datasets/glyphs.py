@@ -12,10 +12,10 @@ twin, as some of Omniglot's have.
 """
 
 import math
-import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,17 @@ from torch.nn import functional as F
 
 from fewshot.datasets import cache
 from fewshot.datasets.base import ImageSet, quarter_turns, rotated_classes
-from fewshot.datasets.cache import Prepared
 from fewshot.errors import FewshotError, InputError
 
-ROTATIONS = ("none", "task", "classes")
-SIZES = (28, 32, 64, 84)
+NAME = "glyphs"
+OPTIONS: dict[str, tuple[str | int, ...]] = {
+    "split": ("script",),
+    "rotations": ("none", "task", "classes"),
+    "size": (28, 32, 64, 84),
+}
+RECIPE = 3  # one more with every change to this file or `typefaces` that moves a pixel
 DRAWINGS = 20  # per class, as Omniglot has
-MIN_CLASSES = 1200
+CLASSES = 1200  # at least; a version of the typefaces may have a few more or less
 
 # How a character's Unicode name begins -> its alphabet. The order settles who keeps an outline they share.
 ALPHABETS = {
@@ -66,82 +70,74 @@ INK = (0.2, 0.5)  # grey level of the blurred outline where the ink ends: low is
 EDGE = 2.5  # contrast at that level: no more than 0.5 / INK[0], or paper is not black
 
 
+@dataclass(frozen=True, kw_only=True)
 class Glyphs:
-    """The `glyphs` data set.
+    """The data set of `conf/dataset/glyphs.yaml`, which explains the options.
 
-    cache_dir: folder of prepared arrays. split: `script`, the only one: no alphabet is in two splits.
-    rotations: `none`, `task` (the sampler turns each class of a task) or `classes` (each turn is a class).
-    size: pixels per side, one of SIZES; the classes are the same for all.
+    load: images [25 thousand, 1, size, size] uint8; the letters are the same at every size. Class names are
+    "Alphabet/name in Unicode"; the group of a class is its alphabet.
     """
 
-    def __init__(
-        self,
-        *,
-        cache_dir: str | os.PathLike[str],
-        split: str = "script",
-        rotations: str = "none",
-        size: int = 28,
-    ) -> None:
-        _permitted("split", split, ("script",))
-        _permitted("rotations", rotations, ROTATIONS)
-        _permitted("size", size, SIZES)
-        self.cache_dir, self.split, self.rotations, self.size = Path(cache_dir), split, rotations, size
-        # Outlines come from matplotlib, their pixels from Pillow's FreeType: either may move a few of them.
-        self.key = {
-            "recipe": 2,  # one more with every change to this file or `typefaces` that moves a pixel
-            "size": size,
-            "matplotlib": version("matplotlib"),
-            "pillow": version("pillow"),
-        }
+    cache_dir: str
+    split: str = "script"
+    rotations: str = "none"
+    size: int = 28
+
+    def __post_init__(self) -> None:
+        for key, options in OPTIONS.items():
+            if getattr(self, key) not in options:
+                allowed = ", ".join(map(str, options))
+                raise InputError(f"dataset.{key}={getattr(self, key)} of '{NAME}'; it can be {allowed}")
 
     def load(self) -> ImageSet:
-        """Open the prepared array; the first time, make it (some seconds)."""
+        """The data set; the first time it is drawn (some seconds)."""
         images, offsets, names, groups = self._prepared()
-        splits = {s: [c for c, g in enumerate(groups) if g in SPLITS[s]] for s in SPLITS}
+        splits = {split: [c for c, g in enumerate(groups) if g in SPLITS[split]] for split in SPLITS}
         splits["trainval"] = splits["train"] + splits["val"]
         if self.rotations != "none":
             images = quarter_turns(images)
         if self.rotations == "classes":
             offsets, names, groups, splits = rotated_classes(offsets, names, groups, splits)
+        protocol = {"rotations": self.rotations, "resize": None, "inverted": False, "split": self.split}
         return ImageSet(
-            name="glyphs",
+            name=NAME,
             images=images,
             offsets=offsets,
             class_names=names,
             groups=groups,
             splits=splits,
             turns=4 if self.rotations == "task" else 1,
-            protocol={
-                "rotations": self.rotations,
-                "resize": None,
-                "inverted": False,
-                "split": self.split,
-                "typefaces": f"matplotlib {self.key['matplotlib']}",
-            },
+            protocol=protocol | {"typefaces": f"matplotlib {version('matplotlib')}"},
         )
 
-    def verify(self) -> None:
-        """Compare the prepared array with its recorded hash and count its classes; raises FewshotError."""
-        if cache.verify(self.cache_dir, "glyphs", self.key) is None:
-            raise FewshotError(
-                f"data set 'glyphs' is not prepared at size {self.size} in {self.cache_dir}; "
-                "prepare it: fewshot data prepare glyphs"
-            )
+    def verify(self) -> str:
+        """Read the prepared array again and count its classes: one line about it, or FewshotError."""
+        entry = cache.verify(self._cache(), NAME, self._key())
+        if entry is None:
+            return f"{NAME}: not prepared yet at size {self.size}"
         data = self._prepared()
-        found = len(data.class_names), len(set(data.groups)), data.offsets.diff().unique().tolist()
-        alphabets = len(set(ALPHABETS.values()))
-        if found[0] < MIN_CLASSES or found[1:] != (alphabets, [DRAWINGS]):
+        alphabets, drawings = set(data.groups), data.offsets.diff().unique().tolist()
+        said = f"{len(data.class_names)} classes in {len(alphabets)} alphabets, {drawings} drawings each"
+        if len(data.class_names) < CLASSES or alphabets != set(ALPHABETS.values()) or drawings != [DRAWINGS]:
             raise FewshotError(
-                f"data set 'glyphs' has {found[0]} classes in {found[1]} alphabets, {found[2]} drawings each; "
-                f"expected {MIN_CLASSES} or more in {alphabets}, {[DRAWINGS]} each; the typefaces of "
-                f"matplotlib {self.key['matplotlib']} differ: install another version"
+                f"{entry} holds {said}, expected {CLASSES} or more in {len(set(ALPHABETS.values()))}, "
+                f"{[DRAWINGS]} each: matplotlib {version('matplotlib')} has other typefaces; install another"
             )
+        return f"{NAME}: {said}; prepared array {entry} is intact"
 
-    def _prepared(self) -> Prepared:
-        return cache.prepared(self.cache_dir, "glyphs", self.key, lambda: build(self.size))
+    def _prepared(self) -> cache.Prepared:
+        return cache.prepared(self._cache(), NAME, self._key(), lambda: build(self.size))
+
+    def _key(self) -> dict[str, Any]:
+        # Outlines come from matplotlib, their pixels from Pillow's FreeType: either may move a few of them.
+        made_by = {package: version(package) for package in ("matplotlib", "pillow")}
+        return {"recipe": RECIPE, "size": self.size, **made_by}
+
+    def _cache(self) -> Path:
+        return Path(self.cache_dir).expanduser()
 
 
-def build(size: int) -> Prepared:
+def build(size: int) -> cache.Prepared:
     """Choose the letters, render each in its faces, and draw every class DRAWINGS times."""
     from fewshot.datasets import typefaces  # Pillow is needed once, not each time the array is opened
 
@@ -158,7 +154,7 @@ def build(size: int) -> Prepared:
             source_of += [len(sources) + k % len(different) for k in range(DRAWINGS)]
             sources += different.values()
             letters.append(letter)
-    return Prepared(
+    return cache.Prepared(
         draw(torch.from_numpy(np.stack(sources)), torch.tensor(source_of), size),
         torch.arange(len(letters) + 1) * DRAWINGS,
         [f"{letter.group}/{letter.name}" for letter in letters],
@@ -200,8 +196,3 @@ def deformations(count: int) -> tuple[Tensor, Tensor]:
     bend[:, :, 0, 0] = rng.uniform(-SHIFT, SHIFT, (count, 2))  # the constant wave is a shift
     coefficients = np.concatenate([linear, bend.reshape(count, 2, -1)], 2)
     return torch.from_numpy(coefficients).float(), torch.from_numpy(rng.uniform(*INK, count)).float()
-
-
-def _permitted(key: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise InputError(f"{key}={value} of data set 'glyphs' is not one of: {', '.join(map(str, allowed))}")

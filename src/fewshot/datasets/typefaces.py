@@ -29,7 +29,7 @@ MIN_EM = 0.4  # smaller glyphs are superscripts and points, whose outline is ano
 LOOKALIKES = ("SMALL CAPITAL", "WIDE ", " AND ")
 # Two letters are one class when of either less than DISTINCT pixels of ink lie farther than TOLERANCE pixels
 # from the other's, both SIDE pixels large on a SHEET. Set by eye, on the pairs at the limit.
-SHEET, SIDE, TOLERANCE, DISTINCT = 28, 20, 1.5, 3.0
+SHEET, SIDE, TOLERANCE, DISTINCT = 28, 20, 1.0, 7.0
 
 
 class Letter(NamedTuple):
@@ -86,7 +86,7 @@ def _ink_apart(images: np.ndarray) -> np.ndarray:
     for y, x in product(range(2 * reach + 1), repeat=2):
         if math.hypot(y - reach, x - reach) <= TOLERANCE:
             near = torch.maximum(near, padded[:, y : y + SHEET, x : x + SHEET])
-    far = (near < 0.25).float().flatten(1)  # an edge's faintest quarter is not ink
+    far = (near < 0.5).float().flatten(1)
     apart = ink.flatten(1) @ far.T  # [L, L] ink of the row's letter, far from the column's
     return torch.maximum(apart, apart.T).numpy()
 
@@ -97,8 +97,9 @@ def _candidates(alphabets: Mapping[str, str]) -> Sequence[Letter]:
 
     faces: dict[str, list[str]] = {}
     for face in FACES:
-        for code in TTFont(_folder() / f"{face}.ttf", lazy=True).getBestCmap():
-            faces.setdefault(chr(code), []).append(face)
+        with TTFont(_folder() / f"{face}.ttf", lazy=True) as font:
+            for code in font.getBestCmap():
+                faces.setdefault(chr(code), []).append(face)
     found: dict[str, list[Letter]] = {group: [] for group in alphabets.values()}
     for char in sorted(c for c in faces if unicodedata.category(c) in ("Lu", "Ll", "Lo", "Nd")):
         full = unicodedata.name(char, "")
