@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.maml import MAML
 from fewshot.episode import Episode
+from fewshot.ops import norm
 from fewshot.ops.tasks import Params, map_tasks, model_logits
 
 TOLERANCE = 1e-9
@@ -74,9 +75,10 @@ def differences(ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor |
 def meta_gradient_differences(maml: MAML, batch: Episode) -> dict[str, float]:
     """Per parameter tensor: the meta-gradient of all tasks at once against the loop. Expects float64."""
     maml.train()
+    maml.backbone.eval()  # no dropout, which would draw twice; norms are told their statistics below
     named = dict(maml.named_parameters())
     at_once = torch.autograd.grad(maml(batch).loss, list(named.values()), allow_unused=True)
-    with maml._statistics(adapting=True):
+    with norm.statistics_from(maml.backbone, "batch"):
         one_by_one = torch.autograd.grad(loop_loss(maml, batch), list(named.values()), allow_unused=True)
     return differences(dict(zip(named, at_once, strict=True)), dict(zip(named, one_by_one, strict=True)))
 

@@ -162,12 +162,12 @@ class MinibatchStream:
         first = sizes.cumsum(0) - sizes
         within = torch.arange(len(self._class), device=sizes.device) - first[self._class]
         self._rows = self.source.starts[self._class] + within
-        self.batch_size, self.per_epoch = batch_size, len(self._rows) // batch_size
         if not 1 <= batch_size <= len(self._rows):
             raise InputError(
                 f"batch_size={batch_size} but split '{split}' of '{images.name}' has {len(self._rows)} images; "
                 f"choose 1 to {len(self._rows)}"
             )
+        self.batch_size, self.per_epoch = batch_size, len(self._rows) // batch_size
         self._key = random.key(seed, split, "minibatches")
         self._epoch, self._order = -1, torch.empty(0)
 

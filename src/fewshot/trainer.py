@@ -14,6 +14,7 @@ from fewshot import checkpoint
 from fewshot.algorithms.base import Algorithm
 from fewshot.errors import FewshotError, InputError
 from fewshot.loggers.base import Logger
+from fewshot.ops.random import key
 from fewshot.ops.runtime import autocast
 from fewshot.ops.schedules import Schedule
 from fewshot.run_folder import RunFolder
@@ -56,6 +57,10 @@ class Trainer:
                                   ("checkpoint_every", checkpoint_every, 1)):  # fmt: skip
             if value < least:
                 raise InputError(f"trainer.{key}={value} is below {least}")
+        for key, value in (("gradient_clip", gradient_clip), ("gradient_clip_value", gradient_clip_value),
+                           ("patience", patience)):  # fmt: skip
+            if value is not None and value <= 0:
+                raise InputError(f"trainer.{key}={value} is not above 0; use null for none")
         if test_checkpoint not in ("best", "last"):
             raise InputError(f"trainer.test_checkpoint={test_checkpoint} is unknown; choose best or last")
         self.steps, self.make_optimizer, self.schedule = steps, optimizer, schedule
@@ -79,17 +84,21 @@ class Trainer:
         now = run.now
         algorithm.train()
         while now.step < self.steps and not self._out_of_patience(now):
-            bad = run.update(stream)
-            if bad is not None:
+            run.update(stream)
+            stopping = stop.received  # asked once: what comes after this line stops the next step
+            logs, ends = now.step % self.log_every == 0, now.step == self.steps
+            validates = bool(self.val_every) and (now.step % self.val_every == 0 or ends)
+            saves = now.step % self.checkpoint_every == 0 or ends or stopping is not None
+            if (bad := run.bad_step(wait=logs or validates or saves)) is not None:
                 run.save(step=bad - 1)
                 raise FewshotError(
                     f"loss or gradient is not finite at step {bad}; the state before it is saved and "
                     f"resume={folder.path} replays it; lower trainer.optimizer.lr or algorithm.inner_lr, "
                     f"or set trainer.gradient_clip=10"
                 )
-            row = run.train_row() if now.step % self.log_every == 0 else {}
+            row = run.train_row() if logs else {}
             improved = False
-            if self.val_every and (now.step % self.val_every == 0 or now.step == self.steps):
+            if validates:
                 row |= (result := {f"val/{k}": v for k, v in validate().items() if k != "episodes"})
                 improved = self._note_validation(now, result)
             if row:
@@ -98,10 +107,10 @@ class Trainer:
                     logger.log(now.step, row)
             for logger in loggers:
                 logger.progress(now.step)
-            if improved or now.step % self.checkpoint_every == 0 or now.step == self.steps or stop.received:
+            if improved or saves:
                 run.save(best=improved)
-            if stop.received and now.step < self.steps:
-                raise Stopped(stop.received, f"stopped at step {now.step} of {self.steps}; saved in {folder.path}")
+            if stopping is not None and not ends:
+                raise Stopped(stopping, f"stopped at step {now.step} of {self.steps}; saved in {folder.path}")
         if self._out_of_patience(now):
             run.save()
             log.info("stopped early at step %d: %d validations without a better one", now.step, now.stale)
@@ -139,10 +148,15 @@ class _Run:
         self.first_bad = torch.zeros((), device=device)  # step at which something was first not finite
         self.frozen = torch.zeros((), device=device)  # 1 from then on
         self.can_freeze = all(group.get("fused") for group in self.optimizer.param_groups)
+        self.buffers = list(algorithm.buffers())  # running statistics: a step's forward moves them
+        self.kept = torch.empty(0)
+        self.seed = torch.initial_seed()
 
-    def update(self, stream: BatchStream) -> int | None:
-        """One outer step; returns the step at which a value was not finite once that is known, else None."""
+    def update(self, stream: BatchStream) -> None:
+        """One outer step."""
         now, trainer = self.now, self.trainer
+        self._keep_buffers()
+        torch.manual_seed(key(self.seed, "step", str(now.step)))  # dropout: step k draws from (seed, k) only
         start = time.perf_counter()
         batch = stream.batch(now.step)
         drawn = time.perf_counter()
@@ -156,21 +170,28 @@ class _Run:
             nn.utils.clip_grad_value_(self.parameters, trainer.gradient_clip_value)
         norm = nn.utils.clip_grad_norm_(self.parameters, trainer.gradient_clip or math.inf)
         self._freeze_unless(torch.isfinite(norm) & torch.isfinite(out.loss.detach()))
-        if not self.can_freeze and self.frozen:
-            return now.step + 1
-        self.optimizer.step()
+        if self.can_freeze or not self.frozen:
+            self.optimizer.step()
         now.step += 1
         right = (out.logits.detach().argmax(-1) == batch.targets).double().mean() * 100
         seen = torch.stack([out.loss.detach().double(), right])
         self.window += torch.where(self.frozen.bool(), 0.0, seen)
         now.data_seconds += drawn - start
         now.seconds += time.perf_counter() - start
-        must_read = self.device.type == "cpu" or now.step % trainer.log_every == 0 or self._saves_next()
-        return int(self.first_bad) if must_read and self.frozen else None
 
-    def _saves_next(self) -> bool:
-        every = (self.trainer.checkpoint_every, self.trainer.val_every or 1 << 60, self.trainer.steps)
-        return any(self.now.step % n == 0 for n in every)
+    def bad_step(self, *, wait: bool) -> int | None:
+        """The first step at which a value was not finite, if any; a GPU is asked only where `wait` allows it."""
+        if not (wait or self.device.type == "cpu") or not self.frozen:
+            return None
+        for buffer, values in zip(self.buffers, self.kept.split([b.numel() for b in self.buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
+        return int(self.first_bad)
+
+    def _keep_buffers(self) -> None:
+        """Copies of the buffers as they were before the step, or before the first step that went wrong."""
+        if self.buffers:
+            values = torch.cat([b.detach().flatten() for b in self.buffers])
+            self.kept = torch.where(self.frozen.bool(), self.kept, values) if len(self.kept) else values
 
     def _freeze_unless(self, finite: Tensor) -> None:
         """From the first value that is not finite the optimiser does nothing, without asking the device."""
@@ -188,13 +209,12 @@ class _Run:
 
     def save(self, *, best: bool = False, step: int | None = None) -> None:
         self.now.window = self.window.tolist()
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         state = {
             "model": self.algorithm.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.now) | ({"step": step} if step is not None else {}),
             "context": dict(self.context),
-            "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "seed": self.seed,
         }
         checkpoint.save(self.folder.checkpoints, state["progress"]["step"], state, best=best)
 
@@ -207,7 +227,5 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.now = Progress(**state["progress"])
         self.window.copy_(torch.tensor(self.now.window, dtype=torch.float64))
-        torch.set_rng_state(state["rng"]["cpu"])
-        if self.device.type == "cuda" and state["rng"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        self.seed = state["seed"]
         self.folder.truncate_metrics(step)

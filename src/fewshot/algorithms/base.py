@@ -57,12 +57,12 @@ class Algorithm(nn.Module):
 def class_means(z: Tensor, y: Tensor, ways: int) -> Tensor:
     """Mean embedding of each class: z [T, M, D], y [T, M] int64 -> [T, N, D], by one batched product."""
     onehot = nn.functional.one_hot(y, ways).to(z.dtype)  # [T, M, N]
-    return (onehot / onehot.sum(1, keepdim=True)).mT @ z
+    return product((onehot / onehot.sum(1, keepdim=True)).mT, z)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances, [T, P, D], [T, N, D] -> [T, P, N]."""
-    return (a * a).sum(-1)[..., None] - 2 * a @ b.mT + (b * b).sum(-1)[:, None, :]
+    return (a * a).sum(-1)[..., None] - 2 * product(a, b.mT) + (b * b).sum(-1)[:, None, :]
 
 
 def embed(backbone: nn.Module, x: Tensor) -> Tensor:
@@ -73,4 +73,10 @@ def embed(backbone: nn.Module, x: Tensor) -> Tensor:
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarities, [..., P, D], [..., N, D] -> [..., P, N]."""
     normal = torch.nn.functional.normalize
-    return normal(a, dim=-1) @ normal(b, dim=-1).mT
+    return product(normal(a, dim=-1), normal(b, dim=-1).mT)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in their own precision, under autocast too: rounded to bf16, a squared distance of 300 is off by 5."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

@@ -31,7 +31,7 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
-from fewshot.ops.inner_rates import inner_rates
+from fewshot.ops.inner_rates import RatePerParameter, inner_rates
 from fewshot.ops.tasks import Params, accumulated, map_tasks, model_logits
 
 
@@ -47,6 +47,7 @@ class MAML(Algorithm):
         if self.head is not None and head_init == "normal":  # N(0, 1), as in the authors' Omniglot net
             nn.init.normal_(self.head.weight)
             nn.init.zeros_(self.head.bias)
+        self.ways, self._seen = ways, list[Params]()
         theta = self.theta(ways)
         self.shapes = {name: p.shape for name, p in [*theta.items(), *self._buffers_by_name().items()]}
         self.adapted = adapted_names(theta, adapt, backbone, adapt_norm)
@@ -67,6 +68,11 @@ class MAML(Algorithm):
         if self.head is None:
             like, width = next(iter(theta.values())), self.backbone.out_features
             weight, bias = like.new_zeros(ways, width), like.new_zeros(ways)  # type: ignore[arg-type]
+            if ways != self.ways and isinstance(self.rates, RatePerParameter):
+                raise InputError(
+                    f"ways={ways}, but inner_rate=per_parameter learned the rates of a head for ways={self.ways}; "
+                    f"evaluate with ways={self.ways}, or train with inner_rate=per_layer_step or fixed"
+                )
         else:
             weight, bias = self.head.weight, self.head.bias
             if ways != len(bias):
@@ -114,16 +120,21 @@ class MAML(Algorithm):
         with self._statistics(adapting=False):
             if self.norm_statistics == "running" and self.training:
                 logits, seen = self._with_recording(state, query_x)
-                norm.update_running(self.backbone, seen)
+                self._seen.append({name: value.detach() for name, value in seen.items()})
                 return logits
             return map_tasks(lambda p, x: model_logits(self.backbone, p, x), state, self.shapes, query_x)
 
     def forward(self, batch: Batch) -> StepOutput:
         """(2) for a meta-batch; in chunks of `task_chunk` tasks where memory is short."""
         assert isinstance(batch, Episode)
-        tasks, chunk = len(batch.query_y), self.task_chunk
-        if not chunk or chunk >= tasks or not torch.is_grad_enabled():
-            return super().forward(batch)
+        self._seen = []
+        whole = not self.task_chunk or self.task_chunk >= len(batch.query_y) or not torch.is_grad_enabled()
+        out = super().forward(batch) if whole else self._in_chunks(batch, self.task_chunk)
+        norm.update_running(self.backbone, self._seen)
+        return out
+
+    def _in_chunks(self, batch: Episode, chunk: int) -> StepOutput:
+        tasks = len(batch.query_y)
         logits: list[Tensor] = []
 
         def part(first: int) -> Tensor:
@@ -132,8 +143,8 @@ class MAML(Algorithm):
             logits.append(out.logits.detach())
             return out.loss * (len(piece.query_y) / tasks)
 
-        starts = range(0, tasks, chunk)
-        loss = accumulated([lambda f=f: part(f) for f in starts], list(self.parameters()))  # type: ignore[misc]
+        starts, learned = range(0, tasks, chunk), [p for p in self.parameters() if p.requires_grad]
+        loss = accumulated([lambda f=f: part(f) for f in starts], learned)  # type: ignore[misc]
         return StepOutput(loss, torch.cat(logits))
 
     def _statistics(self, *, adapting: bool) -> Any:
@@ -188,4 +199,8 @@ def check_options(maml: MAML, head_init: str) -> None:
             f"algorithm.inner_steps={maml.inner_steps}, eval_inner_steps={maml.eval_inner_steps}; "
             f"they must be at least 1 and 0"
         )
+    if maml.task_chunk is not None and maml.task_chunk < 1:
+        raise InputError(f"algorithm.task_chunk={maml.task_chunk} is below 1; use null for all tasks at once")
+    if head_init == "zero" and not any(name.startswith("head.") for name in maml.adapted):
+        raise InputError("algorithm.head_init=zero with adapt=body learns nothing: the head stays zero; use default")
     norm.refuse_tracking(maml.backbone)

@@ -17,7 +17,8 @@ class TorchvisionBackbone(nn.Module):
     the algorithms); grey images are repeated to three channels; images are normalised with ImageNet's mean
     and deviation (https://docs.pytorch.org/vision/stable/models.html) and, where `size` is set, resized.
     weights: none | default (torchvision downloads them) | the path of a state dict.
-    Fused norm layers are replaced by those of `ops.norm`, which are right under vmap.
+    Fused norm layers are replaced by those of `ops.norm`, which are right under vmap, and stochastic depth by
+    one that draws for each task.
     """
 
     mean: Tensor
@@ -28,7 +29,7 @@ class TorchvisionBackbone(nn.Module):
         self.size = size
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-        self.network = convert(_without_head(_build(model, weights)))
+        self.network = convert(_drawing_per_task(_without_head(_build(model, weights))))
         shape = (image_shape[0], size or image_shape[1], size or image_shape[2])
         try:
             with torch.no_grad():
@@ -73,6 +74,30 @@ def _build(name: str, weights: str) -> nn.Module:
             network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         except Exception as error:
             raise InputError(f"{weights} is not a state dict of {name}: {str(error).splitlines()[0]}") from error
+    return network
+
+
+class StochasticDepth(nn.Module):
+    """torchvision's layer, whose in-place draw vmap refuses: drops a branch for a row, or the batch, with p."""
+
+    def __init__(self, p: float, mode: str) -> None:
+        super().__init__()
+        self.p, self.mode = p, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        rows = len(x) if self.mode == "row" else 1
+        kept = x.new_empty(rows, *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)  # new_empty: one for each task
+        return x * kept / max(1 - self.p, 1e-12)  # p = 1 keeps none
+
+
+def _drawing_per_task(network: nn.Module) -> nn.Module:
+    from torchvision.ops import StochasticDepth as Torchvisions
+
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, Torchvisions):
+            network.set_submodule(name, StochasticDepth(layer.p, layer.mode))
     return network
 
 

@@ -1,4 +1,4 @@
-"""Letters and numerals of 15 alphabets, drawn from the typefaces that matplotlib ships: no download. Layer 1.
+"""Letters and numerals of 14 alphabets, drawn from the typefaces that matplotlib ships: no download. Layer 1.
 
 A class is a letter; its 20 drawings go round the faces that have it, each bent, turned, stretched, shifted
 and inked anew, hard enough that comparing pixels goes wrong where a reader still sees the letter. Images are
@@ -32,11 +32,12 @@ OPTIONS: dict[str, tuple[str | int, ...]] = {
     "rotations": ("none", "task", "classes"),
     "size": (28, 32, 64, 84),
 }
-RECIPE = 3  # one more with every change to this file or `typefaces` that moves a pixel
+RECIPE = 4  # one more with every change to this file or `typefaces` that moves a pixel
 DRAWINGS = 20  # per class, as Omniglot has
 CLASSES = 1200  # at least; a version of the typefaces may have a few more or less
 
 # How a character's Unicode name begins -> its alphabet. The order settles who keeps an outline they share.
+# Old Italic is not among them: most of its letters are Latin ones, a little wider or narrower.
 ALPHABETS = {
     "DIGIT ": "Digits",
     "LATIN ": "Latin",
@@ -52,12 +53,11 @@ ALPHABETS = {
     "ARABIC-INDIC ": "Arabic",
     "LAO ": "Lao",
     "LISU ": "Lisu",
-    "OLD ITALIC ": "Old_Italic",
     "CANADIAN SYLLABICS ": "Syllabics",
 }
 SPLITS = {
     "train": ("Digits", "Latin", "Cyrillic", "Lisu", "Syllabics"),
-    "val": ("Greek", "Coptic", "Armenian", "Old_Italic"),
+    "val": ("Greek", "Coptic", "Armenian"),
     "test": ("Asomtavruli", "Nuskhuri", "Mkhedruli", "Hebrew", "Arabic", "Lao"),
 }
 # Strength of the deformation. Set so that nearest class mean on raw pixels has about 60 % and a prototypical

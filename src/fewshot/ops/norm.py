@@ -10,7 +10,7 @@ saw (`recording`): MAML's `norm_statistics` is built on the two.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +32,13 @@ class BatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, scale: bool = True) -> None:
+    def __init__(
+        self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, scale: bool = True, shift: bool = True
+    ) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(channels)) if scale else None
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if shift else None
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -59,20 +61,21 @@ class BatchNorm(nn.Module):
         return scale_and_shift(y, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return f"{self.bias.numel()}, eps={self.eps}, scale={self.weight is not None}"
+        return f"{len(self.running_mean)}, eps={self.eps}, scale={self.weight is not None}"
 
 
 class LayerNorm(nn.Module):
     """torch.nn.LayerNorm, normalising first and scaling after."""
 
-    def __init__(self, normalized_shape: tuple[int, ...], *, eps: float = 1e-5) -> None:
+    def __init__(self, normalized_shape: tuple[int, ...], *, eps: float = 1e-5, shift: bool = True) -> None:
         super().__init__()
         self.normalized_shape, self.eps = tuple(normalized_shape), eps
         self.weight = nn.Parameter(torch.ones(self.normalized_shape))
-        self.bias = nn.Parameter(torch.zeros(self.normalized_shape))
+        self.bias = nn.Parameter(torch.zeros(self.normalized_shape)) if shift else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, eps=self.eps) * self.weight + self.bias
+        y = F.layer_norm(x, self.normalized_shape, eps=self.eps) * self.weight
+        return y if self.bias is None else y + self.bias
 
 
 class InstanceNorm(nn.Module):
@@ -98,10 +101,11 @@ NORMS = {
 }
 
 
-def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor) -> Tensor:
-    """x * weight + bias per channel (axis 1)."""
+def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """x * weight + bias per channel (axis 1); None leaves one out."""
     shape = (-1,) + (1,) * (x.ndim - 2)
-    return x + bias.view(shape) if weight is None else x * weight.view(shape) + bias.view(shape)
+    x = x if weight is None else x * weight.view(shape)
+    return x if bias is None else x + bias.view(shape)
 
 
 def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
@@ -140,41 +144,55 @@ def recording(module: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def convert(module: nn.Module) -> nn.Module:
-    """Replace PyTorch's fused norm layers by the ones here, weights and statistics kept; returns the module."""
+    """Replace PyTorch's fused norm layers by the ones here, weights and statistics kept; returns the module.
+
+    A subclass with a forward of its own stays as it is; `fewshot check` names it where that is at fault.
+    """
     for name, child in module.named_children():
-        new: nn.Module | None = None
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            new = BatchNorm(child.num_features, eps=child.eps, momentum=child.momentum or 0.1)
-        elif isinstance(child, nn.LayerNorm) and child.elementwise_affine and child.bias is not None:
-            new = _like_layer_norm(child)
-        elif isinstance(child, nn.InstanceNorm2d) and child.affine:
-            new = InstanceNorm(child.num_features, eps=child.eps)
+        new = _counterpart(child)
         if new is None:
             convert(child)
         else:
-            new.load_state_dict({k: v for k, v in child.state_dict().items() if k in new.state_dict()})
-            setattr(module, name, new)
+            for key, tensor in [*child.named_parameters(), *child.named_buffers()]:
+                if key != "num_batches_tracked":
+                    setattr(new, key, tensor)  # the very tensors: type, device and requires_grad stay
+            setattr(module, name, new.train(child.training))
     return module
 
 
-def _like_layer_norm(layer: nn.LayerNorm) -> LayerNorm:
-    """torchvision's LayerNorm2d is an nn.LayerNorm with axes moved around; keep its own forward."""
-    if type(layer) is nn.LayerNorm:
-        return LayerNorm(tuple(layer.normalized_shape), eps=layer.eps)
+def _counterpart(layer: nn.Module) -> nn.Module | None:
+    """The layer here that computes what a layer of PyTorch does; None where there is no need or no such layer."""
+    if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
+        affine = layer.affine
+        new = BatchNorm(
+            layer.num_features, eps=layer.eps, momentum=layer.momentum or 0.1, scale=affine, shift=affine
+        )
+        new.statistics = None if layer.track_running_stats else "batch"
+        return new
+    if type(layer) is nn.InstanceNorm2d and layer.affine and not layer.track_running_stats:
+        return InstanceNorm(layer.num_features, eps=layer.eps)
+    kind = {"LayerNorm": LayerNorm, "LayerNorm2d": _ChannelsFirst}.get(type(layer).__name__)
+    if kind and isinstance(layer, nn.LayerNorm) and layer.elementwise_affine:
+        return kind(tuple(layer.normalized_shape), eps=layer.eps, shift=layer.bias is not None)
+    return None
 
-    class ChannelsFirst(LayerNorm):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    return ChannelsFirst(tuple(layer.normalized_shape), eps=layer.eps)
+class _ChannelsFirst(LayerNorm):
+    """torchvision's and timm's LayerNorm2d: over the channels of [B, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def update_running(module: nn.Module, seen: dict[str, Tensor]) -> None:
-    """Move the buffers towards the mean over tasks of recorded statistics; names as `backbone.<layer>.<buffer>`."""
+def update_running(module: nn.Module, seen: Sequence[dict[str, Tensor]]) -> None:
+    """Move the buffers towards the mean over tasks of recorded statistics; names as `backbone.<layer>.<buffer>`.
+
+    seen: one [T, channels] per buffer for each chunk of tasks; together they are one step of the average.
+    """
     with torch.no_grad():
-        for name, layer in batch_norms(module).items():
+        for name, layer in batch_norms(module).items() if seen else ():
             for buffer in ("running_mean", "running_var"):
-                value = seen[f"backbone.{name}.{buffer}"].mean(0)  # [T, channels] -> [channels]
+                value = torch.cat([chunk[f"backbone.{name}.{buffer}"] for chunk in seen]).mean(0)  # [channels]
                 getattr(layer, buffer).lerp_(value, layer.momentum)
 
 
