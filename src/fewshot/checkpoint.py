@@ -25,6 +25,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from fewshot.errors import FewshotError
+from fewshot.ops.durable import sync
 
 FORMAT = 1
 _STATE_FILES = ("state.safetensors", "state.json")
@@ -54,7 +55,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
     try:
         if not folder.exists():
             folder.mkdir(parents=True)
-            _sync(folder.parent)
+            sync(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)  # process ids come back, in containers soon
         temporary.mkdir()
         for name, data in (files | dict.fromkeys(pointers, f"{step}\n".encode())).items():
@@ -62,7 +63,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
         _install(temporary, folder, step)
         for pointer in pointers:
             (folder / str(step) / pointer).rename(folder / pointer)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _disk_error(folder, step, sum(map(len, files.values())), error) from error
@@ -220,19 +221,10 @@ def _refuse_pickle(path: Path) -> None:
             raise FewshotError(f"{file} is a pickle, which may run code: refused, not read; restore the state")
 
 
-def _sync(path: Path) -> None:
-    """Make a file's bytes durable, or a folder's names: a power cut loses new and renamed files otherwise."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _install(temporary: Path, folder: Path, step: int) -> None:
     """Sync and rename into place; what is there is put aside first, where `_present` still finds it."""
     with ThreadPoolExecutor() as pool:  # at the same time: the disk then waits once, not for each file
-        list(pool.map(_sync, [temporary, *temporary.iterdir()]))
+        list(pool.map(sync, [temporary, *temporary.iterdir()]))
     final, aside = folder / str(step), folder / f".{step}-old"
     if final.exists():
         shutil.rmtree(aside, ignore_errors=True)

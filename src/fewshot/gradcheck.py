@@ -67,7 +67,7 @@ def differences(ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor |
     filled = {n: torch.zeros(1, dtype=torch.float64) if g is None else g for n, g in theirs.items()}
     whole = torch.stack([g.norm() for g in filled.values()]).norm()
     return {
-        name: float(((0 if ours[name] is None else ours[name]) - g).norm() / torch.maximum(g.norm(), 1e-3 * whole))
+        name: float((g if (own := ours[name]) is None else own - g).norm() / torch.maximum(g.norm(), 1e-3 * whole))
         for name, g in filled.items()
     }
 
@@ -91,10 +91,7 @@ def faulty_layers(backbone: nn.Module, x: Tensor, tasks: int = 2) -> list[Fault]
     def remember(name: str, seen: Tensor) -> None:
         inputs.setdefault(name, seen.detach())
 
-    hooks = [
-        m.register_forward_pre_hook(lambda _, args, name=n: remember(name, args[0]))  # type: ignore[misc]
-        for n, m in leaves.items()
-    ]
+    hooks = [m.register_forward_pre_hook(lambda _, args, name=n: remember(name, args[0])) for n, m in leaves.items()]
     with torch.no_grad():
         backbone(x)
     for hook in hooks:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 
 from fewshot import __version__
 from fewshot.errors import FewshotError, InputError
+from fewshot.ops.durable import replace, sync
 
 _LOG = logging.getLogger("fewshot")
 _NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: they are stored as these strings
@@ -54,9 +55,11 @@ class RunFolder:
                 run._take_lock()
                 for folder in (run.checkpoints, run.episodes, run.figures):
                     folder.mkdir()
-                _replace(run.path / "config.yaml", config_yaml)
-                _replace(run.path / "run.json", json.dumps(info, indent=2) + "\n")  # last: it makes this a run
-                _sync(parent)
+                replace(run.path / "config.yaml", config_yaml.encode())
+                replace(
+                    run.path / "run.json", (json.dumps(info, indent=2) + "\n").encode()
+                )  # last: it makes this a run
+                sync(parent)
             except OSError:
                 run.close()
                 shutil.rmtree(run.path, ignore_errors=True)
@@ -130,7 +133,7 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Store the result, whole or not at all; with it the run is finished. Keys keep their order."""
         with _reported(self.path, FewshotError):
-            _replace(self.path / "result.json", _text(result, indent=2))
+            replace(self.path / "result.json", _text(result, indent=2).encode())
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a row (with its `step`) in a single write: what is logged survives a kill at any moment."""
@@ -153,7 +156,7 @@ class RunFolder:
         kept = [line for line, row in self._metric_lines() if row["step"] <= step]
         self._close_metrics()  # the descriptor is of the old file
         with _reported(self.path, FewshotError):
-            _replace(self.path / "metrics.jsonl", "".join(kept))
+            replace(self.path / "metrics.jsonl", "".join(kept).encode())
 
     def close(self) -> None:
         """Release the lock. A process that dies releases it too."""
@@ -220,26 +223,6 @@ def _restored(value: Any) -> Any:
     if isinstance(value, list):
         return [_restored(item) for item in value]
     return float(value) if value in _NON_FINITE else value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that after a kill or a power cut it holds the old text or the new."""
-    temporary = path.with_name(f".{path.name}-new")  # one writer only: the holder of the lock
-    try:
-        temporary.write_bytes(text.encode())
-        _sync(temporary)
-        temporary.rename(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -66,8 +66,9 @@ class MAML(Algorithm):
         """The meta-learned initial parameters by name; a zero head is made for any number of ways."""
         theta = {f"backbone.{name}": p for name, p in self.backbone.named_parameters()}
         if self.head is None:
-            like, width = next(iter(theta.values())), self.backbone.out_features
-            weight, bias = like.new_zeros(ways, width), like.new_zeros(ways)  # type: ignore[arg-type]
+            like = next(iter(theta.values()))
+            width: int = self.backbone.out_features  # type: ignore[assignment]
+            weight, bias = like.new_zeros(ways, width), like.new_zeros(ways)
             if ways != self.ways and isinstance(self.rates, RatePerParameter):
                 raise InputError(
                     f"ways={ways}, but inner_rate=per_parameter learned the rates of a head for ways={self.ways}; "
@@ -128,8 +129,11 @@ class MAML(Algorithm):
         """(2) for a meta-batch; in chunks of `task_chunk` tasks where memory is short."""
         assert isinstance(batch, Episode)
         self._seen = []
-        whole = not self.task_chunk or self.task_chunk >= len(batch.query_y) or not torch.is_grad_enabled()
-        out = super().forward(batch) if whole else self._in_chunks(batch, self.task_chunk)
+        chunk = self.task_chunk
+        if chunk is None or chunk >= len(batch.query_y) or not torch.is_grad_enabled():
+            out = super().forward(batch)
+        else:
+            out = self._in_chunks(batch, chunk)
         norm.update_running(self.backbone, self._seen)
         return out
 

@@ -4,7 +4,6 @@ Only the standard library is imported here, so that `fewshot --help` answers at 
 """
 
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -40,7 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     """Console script: runs a verb and exits with its code (0 ok, 1 failed, 2 bad input, 75, 130)."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] in (["-sc"], ["--shell-completion"]):
-        words = _completion(words)
+        from fewshot.cli.completion import answer
+
+        words = answer(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         sys.exit(0)
@@ -61,21 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in rest
     from fewshot.cli.errors import guarded
 
-    module = importlib.import_module(f"fewshot.cli.{verb}")
-    sys.exit(guarded(lambda: module.main([w for w in rest if w != "--debug"]), debug=debug))
+    def run() -> int:
+        return importlib.import_module(f"fewshot.cli.{verb}").main([word for word in rest if word != "--debug"])
 
-
-def _completion(words: list[str]) -> list[str]:
-    """Hydra's completion knows no verbs: complete them here, and drop them from the line for the rest."""
-    line = os.environ.get("COMP_LINE", "")
-    typed = line.split(" ")
-    if not words[1:] or not words[1].startswith("query="):
-        return ["train", *words]
-    if len(typed) <= 2:
-        print(" ".join(VERBS))
-        sys.exit(0)
-    verb = typed[1] if typed[1] in ("train", "check") else ""
-    if not verb:
-        sys.exit(0)
-    os.environ["COMP_LINE"] = " ".join([typed[0], *typed[2:]])
-    return [verb, *words]
+    sys.exit(guarded(run, debug=debug))

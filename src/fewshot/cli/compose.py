@@ -1,14 +1,18 @@
 """Hydra, called so that its errors come out as one line, and a job's result as an exit code. Layer 5."""
 
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import fewshot
 from fewshot.cli.errors import guarded
 from fewshot.errors import FewshotError, InputError
+
+STOPPED = (75, 130)  # exit codes of a job that a signal ended: the sweep ends with it
 
 
 def conf_dir() -> Path:
@@ -20,10 +24,10 @@ def conf_dir() -> Path:
     raise FewshotError(f"no conf folder beside {package}; install fewshot again")
 
 
-def run_hydra(config_name: str, argv: list[str], job: Callable[..., int]) -> int:
+def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) -> int:
     """Compose `config_name` with the overrides in argv, check it, and call job(cfg); with -m, once per job.
 
-    A job of a sweep that fails does not stop the others; the code returned is 0 only if all were.
+    A job of a sweep that fails does not stop the others; the code returned is 0 only if all were, and 1 otherwise.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole
     import hydra
@@ -32,21 +36,24 @@ def run_hydra(config_name: str, argv: list[str], job: Callable[..., int]) -> int
     from fewshot.cli.validate import explain, validate
 
     schema.register()
+    flags, overrides = arguments(argv)
+    several = any(word in ("-m", "--multirun") for word in flags)
     codes: list[int] = []
     failures: list[BaseException] = []
-    several = any(word in ("-m", "--multirun") for word in argv)
 
     def task(cfg: object) -> None:
         def checked() -> int:
             validate(cfg, config_name)  # type: ignore[arg-type]
             return job(cfg)
 
+        if several and set(STOPPED) & set(codes):
+            return
         try:
             codes.append(guarded(checked, debug=False) if several else checked())
         except BaseException as error:  # Hydra would print a line of its own
             failures.append(error)
 
-    sys.argv = ["fewshot", *argv]
+    sys.argv = ["fewshot", *overrides, *flags]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
@@ -54,13 +61,43 @@ def run_hydra(config_name: str, argv: list[str], job: Callable[..., int]) -> int
     except FewshotError:
         raise
     except Exception as error:
-        message = explain(error, config_name, [word for word in argv if not word.startswith("-")])
+        message = explain(error, config_name, overrides)
         if message is None:
             raise
         raise InputError(message) from error
     if failures:
         raise failures[0]
+    if several and any(codes):
+        return next((code for code in codes if code in STOPPED), 1)
     return max(codes, default=0)
+
+
+def arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags, which may stand among the overrides, and the overrides, in its grammar."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{message}; see fewshot train --hydra-help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    overrides = parser.parse_intermixed_args(argv).overrides
+    return [word for word in argv if word not in overrides], [quoted(word) for word in overrides]
+
+
+def quoted(override: str) -> str:
+    """Hydra's grammar knows ASCII words only: quote a plain value that it cannot read, such as `name=größe`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, sign, value = override.partition("=")
+    if not sign or not value or re.search(r"""[][{},'"$]""", value):
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}='{value}'"
+    return override
 
 
 def compose(config_name: str, overrides: Iterable[str]) -> object:
@@ -72,7 +109,7 @@ def compose(config_name: str, overrides: Iterable[str]) -> object:
     from fewshot.cli.validate import explain, validate
 
     schema.register()
-    words = list(overrides)
+    words = [quoted(word) for word in overrides]
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = hydra_compose(config_name, words)

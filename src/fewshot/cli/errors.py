@@ -2,27 +2,23 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from fewshot.errors import FewshotError
 
-MEMORY_ADVICE = "out of memory ({what}); lower one of: {settings}"
-
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
-    """Run a verb; a user's mistake gives one line on stderr, a bug its trace."""
+    """Run a verb; a user's mistake gives one line on stderr (with `debug` the trace above it), a bug its trace."""
     try:
         return run()
-    except FewshotError as error:
+    except (FewshotError, KeyboardInterrupt) as error:
         if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("stopped", file=sys.stderr)
-        return 130
+            traceback.print_exc()
+        code = getattr(error, "exit_code", 130)
+        said = " ".join(str(error).split()) or "stopped"
+        print(said if code in (75, 130) else f"error: {said}", file=sys.stderr)
+        return code
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -5,12 +5,14 @@ in it, and a value must be of the type it has there (null: any type).
 """
 
 import difflib
+import itertools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +24,7 @@ LEAST = {
     "evaluation.episodes": 1, "evaluation.val_episodes": 1, "evaluation.tasks": 1, "threads": 1,
     "trainer.steps": 0, "trainer.val_every": 0, "trainer.log_every": 1, "trainer.checkpoint_every": 1,
 }  # fmt: skip
+NEEDED = ("dataset", "backbone", "algorithm", "trainer")
 CHOICES = {"precision": ("fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
 
 
@@ -31,7 +34,10 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
         from hydra.core.hydra_config import HydraConfig
 
         overrides = list(HydraConfig.get().overrides.task)
-    reference = _plain(_reference(config_name, overrides))
+    for group in NEEDED:
+        if not (node := cfg.get(group)) or OmegaConf.is_missing(node, "_target_") or "_target_" not in node:
+            raise InputError(f"the configuration has no {group}; choose one: {group}=NAME (see fewshot train --help)")
+    reference = _plain(next(_references(config_name, overrides)))
     values = _plain(cfg)
     _compare(values, reference, "", list(_paths(reference)))
     for path, least in LEAST.items():
@@ -46,22 +52,38 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str | None:
     """One line for an error of Hydra's or OmegaConf's; None for anything else (a bug)."""
-    if not isinstance(error, HydraException | OmegaConfBaseException):
+    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return None
     text = " ".join((str(error) or str(error.__cause__)).split("\n")[0].split())
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': write KEY=VALUE, and quote what is no plain value: 'KEY=\"a [b] c\"'"
     if "Ambiguous value" in str(error):
         return f"{text.split(chr(39))[1]} names several values; add -m to run them all as a sweep"
+    if "Config group override must be" in text:
+        words = ", ".join(word for word in overrides if word.endswith("=null"))
+        return f"{words}: a group is chosen by name; logger=[] stands for no logger"
+    return _group_error(error) or _key_error(config_name, overrides) or _value_error(error)
+
+
+def _key_error(config_name: str, overrides: list[str]) -> str | None:
+    """The first override whose key the configuration does not have, in any job of a sweep over groups."""
     try:
-        reference = _plain(_reference(config_name, overrides))
-    except Exception:
-        return _group_error(error, text)
-    known = list(_paths(reference))
-    for word in overrides:
-        key = word.lstrip("+~").split("=", 1)[0]
-        if "=" in word and not key.startswith("hydra") and key not in known and "/" not in key:
-            return unknown_key(key, known)
+        for reference in _references(config_name, overrides):
+            known = list(_paths(_plain(reference)))
+            for word in overrides:
+                key = word.lstrip("+~").split("=", 1)[0]
+                if not re.match(r"hydra[./]|.*@", key) and not _is_group(key) and key not in known:
+                    return unknown_key(key, known)
+    except Exception:  # the group choices alone do not compose either
+        return None
+    return None
+
+
+def _value_error(error: Exception) -> str:
     cause = error.__cause__ or error
     what = " ".join(str(cause).split("\n")[0].split())
+    if match := re.fullmatch(r"Could not override '([^']+)'\. No match in the defaults list\.?", what):
+        return f"{match[1]} cannot be chosen here; its keys can be set: {match[1]}.KEY=VALUE"
     place = getattr(cause, "full_key", None)
     return f"{place}: {what}" if place and place not in what else what
 
@@ -75,48 +97,47 @@ def unknown_key(key: str, known: list[str]) -> str:
     return f"'{key}' is not a key of the configuration; near it: {names}"
 
 
-def _group_error(error: Exception, text: str) -> str:
+def _group_error(error: Exception) -> str | None:
     """A group's option that is not there: Hydra lists the available ones below its first line."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    options = [line for line in lines if not line.endswith(":") and " " not in line]
-    if "Could not find" in text and "'" in text and options:
-        asked = next(part for part in text.split("'")[1::2] if part not in ("config", "evaluate", "check"))
-        near = difflib.get_close_matches(asked.rsplit("/", 1)[-1], options, n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        return f"there is no '{asked}'; available: {', '.join(options)}{hint}"
-    return text
+    match = re.search(r"Could not (?:find|load) '([^']+)'", lines[0] if lines else "")
+    if not match:
+        return None
+    options = [line for line in lines[1:] if " " not in line and not line.endswith(":")]
+    near = difflib.get_close_matches(match[1].rsplit("/", 1)[-1], options, n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no '{match[1]}'; available: {', '.join(options) or 'none'}{hint}"
 
 
-def _reference(config_name: str, overrides: list[str]) -> DictConfig:
-    """The composed configuration with group choices only."""
-    state = GlobalHydra.instance()
-    if not state.is_initialized():
+def _references(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
+    """The composed configuration with group choices only; for a sweep over groups, one for each combination."""
+    if not GlobalHydra.instance().is_initialized():
         from hydra import initialize_config_dir
 
         from fewshot.cli.compose import conf_dir
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return _reference(config_name, overrides)
-    loader = state.config_loader()
-    groups = []
-    for parsed in OverridesParser.create(loader).parse_overrides(overrides):
-        key = parsed.key_or_group
-        if not key.startswith("hydra") and loader.list_groups("") is not None and _is_group(loader, key):
-            groups.append(parsed.input_line or "")
-    cfg = loader.load_configuration(config_name, groups, run_mode=RunMode.RUN)
-    OmegaConf.set_struct(cfg, False)
-    cfg.pop("hydra", None)
-    return cfg
+            yield from list(_references(config_name, overrides))
+        return
+    loader = GlobalHydra.instance().config_loader()
+    groups = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line or ""]
+        for o in OverridesParser.create(loader).parse_overrides(overrides)
+        if _is_group(o.key_or_group)
+    ]
+    for choice in itertools.product(*groups):
+        cfg = loader.load_configuration(config_name, list(choice), run_mode=RunMode.RUN)
+        OmegaConf.set_struct(cfg, False)
+        cfg.pop("hydra", None)
+        yield cfg
 
 
-def _is_group(loader: Any, key: str) -> bool:
-    from hydra.core.object_type import ObjectType
-
-    return any(source.is_group(key) for source in _sources(loader)) and ObjectType.GROUP is not None
-
-
-def _sources(loader: Any) -> list[Any]:
-    return list(loader.repository.get_sources())
+def _is_group(key: str) -> bool:
+    """Whether an override's key is that of a configuration group of ours, not a path of keys."""
+    sources = GlobalHydra.instance().config_loader().repository.get_sources()  # type: ignore[attr-defined]
+    return not key.startswith("hydra") and any(source.is_group(key) for source in sources)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import FewshotError, InputError
+from fewshot.ops.durable import sync
 
 FORMAT = 1
 
@@ -91,7 +92,7 @@ def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
         shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        _write(folder / "images.bin", data.images.contiguous().numpy().data)
+        (folder / "images.bin").write_bytes(data.images.contiguous().numpy().data)
         meta = {
             "key": key,
             "shape": list(data.images.shape),
@@ -100,19 +101,14 @@ def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
             "class_names": data.class_names,
             "groups": data.groups,
         }
-        _write(folder / "meta.json", json.dumps(meta).encode())
+        (folder / "meta.json").write_text(json.dumps(meta))
+        for path in (*folder.iterdir(), folder):
+            sync(path)
         shutil.rmtree(entry, ignore_errors=True)
         folder.chmod(0o755)  # mkdtemp's 0700 would keep a shared cache from other users
         folder.rename(entry)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ saw (`recording`): MAML's `norm_statistics` is built on the two.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,7 @@ class InstanceNorm(nn.Module):
         return scale_and_shift((x - mean) * (var + self.eps).rsqrt(), self.weight, self.bias)
 
 
-NORMS = {
+NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": BatchNorm,
     "instance": InstanceNorm,
     "layer": lambda channels, eps=1e-5: nn.GroupNorm(1, channels, eps=eps),  # over C, H, W; affine per channel
@@ -162,11 +162,9 @@ def convert(module: nn.Module) -> nn.Module:
 
 def _counterpart(layer: nn.Module) -> nn.Module | None:
     """The layer here that computes what a layer of PyTorch does; None where there is no need or no such layer."""
-    if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
-        affine = layer.affine
-        new = BatchNorm(
-            layer.num_features, eps=layer.eps, momentum=layer.momentum or 0.1, scale=affine, shift=affine
-        )
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
+        rest = {"scale": layer.affine, "shift": layer.affine}
+        new = BatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum or 0.1, **rest)
         new.statistics = None if layer.track_running_stats else "batch"
         return new
     if type(layer) is nn.InstanceNorm2d and layer.affine and not layer.track_running_stats:

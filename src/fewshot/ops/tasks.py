@@ -50,7 +50,8 @@ def accumulated(losses: Sequence[Callable[[], Tensor]], parameters: Sequence[Ten
 
     Memory is that of one chunk of tasks; `.backward()` works as it does on an ordinary loss.
     """
-    total, sums = parameters[0].new_zeros(()), [None] * len(parameters)  # type: list[Tensor | None]
+    total = parameters[0].new_zeros(())
+    sums: list[Tensor | None] = [None] * len(parameters)
     for make in losses:
         loss = make()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
