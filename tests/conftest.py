@@ -1,11 +1,20 @@
-"""What several test files share: a fixed seed, and small data sets in memory."""
+"""What several test files share: a fixed seed, small data sets in memory, and one trained run."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from command_line import TINY, only, start
 
 from fewshot.datasets.base import ImageSet
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small tensors: a second thread does no work, and where another process holds its core all wait for it."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +68,27 @@ def make_blobs() -> Callable[..., ImageSet]:
         )
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def surroundings(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Prepared data is kept between test sessions; no key and no settings of the user's W&B are found."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "FEWSHOT_CACHE" not in os.environ:
+            patch.setenv("FEWSHOT_CACHE", str(pytestconfig.cache.mkdir("fewshot")))  # type: ignore[union-attr]
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small MAML run that the console script made, W&B included; not to be written to."""
+    here = tmp_path_factory.mktemp("trained")
+    done = start("train", *TINY, cwd=here)
+    assert done.code == 0, done.err
+    (here / "stdout").write_text(done.out)
+    (here / "stderr").write_text(done.err)
+    return only(here / "outputs" / "train")

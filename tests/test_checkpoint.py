@@ -166,9 +166,7 @@ def test_a_checkpoint_put_aside_counts_until_its_successor_is_there(tmp_path: Pa
 def damage(path: Path, how: str) -> None:
     data = path.read_bytes()
     if how == "flipped":
-        path.write_bytes(
-            data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
-        )
+        path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
     elif how == "missing":
         path.unlink()
     else:
@@ -192,9 +190,7 @@ def test_damage_falls_back_with_a_warning(
     with pytest.raises(FewshotError, match="checkpoint '20' of"):
         checkpoint.load(tmp_path, 20)
     damage(tmp_path / "10" / file, how)
-    with pytest.raises(
-        FewshotError, match=r"no intact checkpoint in .*: 20: .*; 10: .*; start a new run"
-    ) as caught:
+    with pytest.raises(FewshotError, match=r"no intact checkpoint in .*: 20: .*; 10: .*; start a new run") as caught:
         checkpoint.load(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -205,9 +201,7 @@ def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
     for file in FILES:
         data = (tmp_path / "1" / file).read_bytes()
         for at in range(len(data)):
-            (tmp_path / "1" / file).write_bytes(
-                data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :]
-            )
+            (tmp_path / "1" / file).write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
             try:
                 assert equal(checkpoint.load(tmp_path), right), (file, at)  # a blank of the manifest, say
                 assert file == "manifest.json"
@@ -278,9 +272,7 @@ def test_pickles_are_refused_and_nothing_in_them_runs(tmp_path: Path, writer: st
     assert not (tmp_path / "planted").exists()
 
 
-def test_another_format_is_named_and_not_stepped_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_format_is_named_and_not_stepped_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 10)
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     saved(tmp_path, 20)
@@ -348,9 +340,7 @@ def test_a_file_that_may_not_grow_keeps_the_old_checkpoint(tmp_path: Path) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(
-            FewshotError, match=rf"on /.*: {os.strerror(errno.EFBIG)} \(\d+ bytes needed, \d+ free"
-        ):
+        with pytest.raises(FewshotError, match=rf"on /.*: {os.strerror(errno.EFBIG)} \(\d+ bytes needed, \d+ free"):
             checkpoint.save(tmp_path, 20, state_of(20))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -93,9 +93,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_root_that_is_not_writable(read_only: Path) -> None:
-    with pytest.raises(
-        InputError, match=rf"cannot write in {read_only}/maml: .*choose another output_dir"
-    ) as caught:
+    with pytest.raises(InputError, match=rf"cannot write in {read_only}/maml: .*choose another output_dir") as caught:
         RunFolder.create(read_only, "maml", "", "abc")
     assert caught.value.exit_code == 2
 
@@ -181,9 +179,7 @@ def test_the_newest_unfinished_run_of_the_identity(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_run_that_finishes_between_the_look_and_the_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_finishes_between_the_look_and_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = created(tmp_path)
     seen = RunFolder.identities(tmp_path, "maml")
     run.write_result({})

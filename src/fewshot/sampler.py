@@ -31,12 +31,12 @@ class _Source:
         self.starts = images.offsets[:-1][self.classes].to(device)
         self.sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes].to(device)
         self.turns, self.turn_stride = images.turns, int(images.offsets[-1])
-        self.pixels = images.images.to(device) if device.type == "cuda" else images.images
+        self.pixels = images.images  # on the device already, where they fit (`ImageSet.on`)
         self.device = device
 
     def gather(self, rows: Tensor) -> Tensor:
         """Image rows [...] -> float32 images [..., C, H, W] in [0, 1]."""
-        flat = self.pixels.index_select(0, rows.flatten())
+        flat = self.pixels.index_select(0, rows.flatten().to(self.pixels.device)).to(self.device)
         return flat.to(torch.float32).div_(255).view(*rows.shape, *self.pixels.shape[1:])
 
 

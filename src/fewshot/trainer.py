@@ -185,6 +185,8 @@ class _Run:
             return None
         for buffer, values in zip(self.buffers, self.kept.split([b.numel() for b in self.buffers]), strict=True):
             buffer.copy_(values.view_as(buffer))
+        if self.first_bad == 1:
+            self.optimizer.state.clear()  # fused SGD makes its momenta before it sees that it is frozen
         return int(self.first_bad)
 
     def _seed_step(self) -> None:
@@ -206,7 +208,8 @@ class _Run:
         bad = (~finite).to(self.frozen.dtype)
         self.first_bad += (1 - self.frozen) * bad * (self.now.step + 1)
         self.frozen = torch.maximum(self.frozen, bad)
-        vars(self.optimizer).update(grad_scale=None, found_inf=self.frozen)  # read by fused optimisers
+        if self.can_freeze:  # what fused optimisers read; others refuse to step where it is there
+            vars(self.optimizer).update(grad_scale=None, found_inf=self.frozen)
 
     def train_row(self) -> Row:
         loss, accuracy = (self.window / self.trainer.log_every).tolist()

@@ -66,8 +66,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def embed(backbone: nn.Module, x: Tensor) -> Tensor:
-    """One forward for all images of all tasks: [T, M, C, H, W] -> [T, M, D] float32."""
-    return backbone(x.flatten(0, 1)).float().unflatten(0, x.shape[:2])
+    """One forward for all images of all tasks: [T, M, C, H, W] -> [T, M, D], in float32 at least."""
+    z = backbone(x.flatten(0, 1))
+    return z.to(torch.promote_types(z.dtype, torch.float32)).unflatten(0, x.shape[:2])
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra._internal.utils import _locate  # hydra.utils.get_object also logs what it raises
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.algorithms.base import Algorithm
@@ -18,6 +19,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
 from fewshot.ops import runtime
 from fewshot.sampler import EpisodeSampler
+from fewshot.trainer import Trainer
 
 Config = dict[str, Any]
 # What may differ between two runs of one identity: where things lie, what shows them, what they run on.
@@ -72,11 +74,15 @@ def start_machine(config: Mapping[str, Any]) -> Machine:
 
 def construct(node: DictConfig, where: str, **context: Any) -> Any:
     """Instantiate a `_target_`, with those of `context` that its constructor names as parameters."""
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise InputError(f"{where} has no `_target_`, the import path of its class")
     try:
-        target = get_object(node["_target_"])
+        target = _locate(node["_target_"])
     except Exception as error:
+        reason = error.__cause__ or error
         raise InputError(
-            f"{where}: cannot import '{node['_target_']}' ({_first_line(error)}); the working directory is importable"
+            f"{where}: cannot import '{node['_target_']}' ({type(reason).__name__}: {_first_line(reason)}); "
+            f"the working directory is importable"
         ) from error
     try:
         wanted = inspect.signature(target).parameters
@@ -91,6 +97,16 @@ def construct(node: DictConfig, where: str, **context: Any) -> Any:
         if "argument" not in str(error):
             raise
         raise InputError(f"{where}: {_first_line(error)}; its keys are: {', '.join(wanted)}") from error
+
+
+def make_trainer(cfg: DictConfig) -> Trainer:
+    """The trainer, its optimiser's arguments tried on one number: their errors would come in mid-run otherwise."""
+    trainer = construct(cfg.trainer, "trainer")
+    try:
+        trainer.make_optimizer([torch.zeros(1, requires_grad=True)])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"trainer.optimizer: {_first_line(error)}") from error
+    return trainer
 
 
 def load_images(cfg: DictConfig) -> ImageSet:

@@ -24,8 +24,10 @@ def answer(words: list[str]) -> list[str]:
     if last.startswith(("run=", "resume=")):
         key, path = last.split("=", 1)
         _offer(f"{key}={found}" for found in _folders(path))
+    if last.startswith("experiment="):  # Hydra does not look into a group's folders
+        _offer(f"experiment={name}" for name in _yaml_names("experiment"))
     if verb == "data":
-        _offer(ACTIONS if len(typed) == 3 else _data_sets())
+        _offer(ACTIONS if len(typed) == 3 else _yaml_names("dataset"))
     run = next((word for word in typed if word.startswith("run=")), "")
     if verb == "evaluate" and not (Path(run.removeprefix("run=")) / "config.yaml").is_file():
         _offer(["run="])
@@ -48,7 +50,8 @@ def _folders(typed: str) -> list[str]:
     return sorted(f"{prefix}{path.name}/" for path in parent.glob(f"{name}*") if path.is_dir())
 
 
-def _data_sets() -> list[str]:
+def _yaml_names(group: str) -> list[str]:
     from fewshot.cli.compose import conf_dir
 
-    return sorted(file.stem for file in (conf_dir() / "dataset").glob("*.yaml"))
+    folder = conf_dir() / group
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))

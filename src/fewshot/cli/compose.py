@@ -1,10 +1,11 @@
 """Hydra, called so that its errors come out as one line, and a job's result as an exit code. Layer 5."""
 
+import contextlib
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +32,7 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole
     import hydra
+    from hydra._internal.utils import get_args_parser
 
     from fewshot.cli import schema
     from fewshot.cli.validate import explain, validate
@@ -61,7 +63,8 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     except FewshotError:
         raise
     except Exception as error:
-        message = explain(error, config_name, overrides)
+        with _searching(get_args_parser().parse_intermixed_args(argv).config_dir):
+            message = explain(error, config_name, overrides)
         if message is None:
             raise
         raise InputError(message) from error
@@ -110,15 +113,34 @@ def compose(config_name: str, overrides: Iterable[str]) -> object:
 
     schema.register()
     words = [quoted(word) for word in overrides]
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
             cfg = hydra_compose(config_name, words)
             validate(cfg, config_name, words)
             return cfg
-    except FewshotError:
-        raise
-    except Exception as error:
-        message = explain(error, config_name, words)
-        if message is None:
+        except FewshotError:
             raise
-        raise InputError(message) from error
+        except Exception as error:
+            message = explain(error, config_name, words)
+            if message is None:
+                raise
+            raise InputError(message) from error
+
+
+@contextlib.contextmanager
+def _searching(config_dir: str | None) -> Iterator[None]:
+    """Hydra initialised as `hydra.main` does it, which has cleaned up by the time that its error arrives."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    path = create_config_search_path(str(conf_dir()))
+    if config_dir:
+        own = f"file://{Path(config_dir).absolute()}"
+        path.prepend(provider="command-line", path=own, anchor=SearchPathQuery(provider="schema"))
+    Hydra.create_main_hydra2("fewshot", path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.cli.compose import compose, conf_dir
+from fewshot.cli.words import Words, count, writing
 from fewshot.errors import InputError
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("fewshot data", description="List, prepare, verify, or look at data sets.")
+    parser = Words("fewshot data", description="List, prepare, verify, or look at data sets.")
     parser.add_argument("action", choices=["list", "prepare", "verify", "show"])
     parser.add_argument("dataset", nargs="?", help="a name from `fewshot data list`")
-    parser.add_argument("overrides", nargs="*", help="as for train, e.g. dataset.rotations=task ways=10")
+    parser.add_argument("overrides", nargs="*", default=[], help="as for train, e.g. dataset.rotations=task ways=10")
     parser.add_argument("--split", default="train", help="show: episodes of this split")
-    parser.add_argument("--episodes", type=int, default=2, help="show: how many")
+    parser.add_argument("--episodes", type=count, default=2, help="show: how many")
     parser.add_argument("--out", type=Path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.action == "list":
         return _list()
     if not args.dataset:
@@ -73,7 +74,7 @@ def _show(cfg: Any, args: argparse.Namespace) -> int:
     title = f"{images.name}, split '{args.split}': {cfg.ways}-way {cfg.shots}-shot, {cfg.queries} queries"
     figure = draw_episodes(batch, images.class_names, title)
     path = args.out or Path(cfg.output_dir) / "data" / f"{args.dataset}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with writing(path):
+        figure.savefig(path, dpi=150)
     print(path)
     return 0

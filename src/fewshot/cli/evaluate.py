@@ -14,8 +14,8 @@ from fewshot.run_folder import RunFolder
 def main(argv: list[str]) -> int:
     from hydra.core.config_store import ConfigStore
 
-    runs = [word.split("=", 1)[1] for word in argv if word.startswith("run=")]
-    if not runs and not {"--help", "--hydra-help"} & set(argv):
+    runs = [word.split("=", 1)[1].strip("'\"") for word in argv if word.startswith("run=")]
+    if not runs and not {"--help", "-h", "--hydra-help"} & set(argv):
         raise InputError("evaluate needs the folder of a training run: fewshot evaluate run=outputs/train/NAME/ID")
     other_data = any(word.startswith("dataset=") for word in argv)
     base = _run_config(Path(runs[-1]), other_data) if runs else {}
@@ -56,7 +56,7 @@ def job(cfg: DictConfig) -> int:
     root = Path(cfg.output_dir) / "evaluate"
     build.check_writable(root / name)
     machine = build.start_machine(config)
-    images = build.load_images(cfg)
+    images = build.load_images(cfg).on(machine.device)
     which = _which(cfg, run)
     step, state = checkpoint.load(run.checkpoints, which)
     algorithm = build.make_algorithm(cfg, state["context"], cfg.seed).to(machine.device)
@@ -86,8 +86,13 @@ def job(cfg: DictConfig) -> int:
 
 
 def _which(cfg: DictConfig, run: RunFolder) -> str | int:
+    from fewshot import checkpoint
+
     if cfg.checkpoint is not None:
         text = str(cfg.checkpoint)
+        have = checkpoint.steps(run.checkpoints)
+        if text not in ("best", "last", *map(str, have)):
+            raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")
         return int(text) if text.isdigit() else text
     return run.result()["protocol"]["checkpoint_rule"] if run.finished else "last"
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +63,15 @@ def _nothing_to_resume(config: build.Config, root: Path, name: str) -> str:
     return f"resume=true, but the unfinished run {others[0]} differs in: {keys}; use resume=auto for a new run"
 
 
-def start_loggers(cfg: DictConfig, config: build.Config, folder: RunFolder, name: str, steps: int) -> list[Logger]:
-    """The configured views; metrics.jsonl needs none of them."""
+def start_loggers(loggers: Sequence[Logger], config: build.Config, folder: RunFolder, name: str, steps: int) -> None:
+    """Tell the views of the run; metrics.jsonl needs none of them."""
     saved = checkpoint.steps(folder.checkpoints)
     info = RunInfo(
         folder=folder.path, name=name, id=folder.path.name, steps=steps, first_step=saved[-1] if saved else 0,
         config=config, group=name, job_type="train",
     )  # fmt: skip
-    loggers: list[Logger] = [build.construct(node, f"logger.{key}") for key, node in (cfg.logger or {}).items()]
     for logger in loggers:
         logger.start(info)
-    return loggers
 
 
 def test(

@@ -1,17 +1,18 @@
 """`fewshot report DIR...`: what runs reached, as a table and as CSV. Layer 5."""
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fewshot.cli.show import print_table
+from fewshot.cli.words import Words, writing
 from fewshot.errors import InputError
 
 
 def main(argv: list[str]) -> int:
     from fewshot.report import runs
 
-    parser = argparse.ArgumentParser("fewshot report", description="Table and CSV of run folders.")
+    parser = Words("fewshot report", description="Table and CSV of run folders.")
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, or folders that hold them")
     parser.add_argument("--csv", type=Path, help="also write all columns to this file")
     args = parser.parse_args(argv)
@@ -20,14 +21,13 @@ def main(argv: list[str]) -> int:
         raise InputError(f"no runs below {', '.join(map(str, args.paths))}; fewshot train makes one")
     _print(rows)
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_csv(rows, args.csv)
+        with writing(args.csv):
+            runs.write_csv(rows, args.csv)
         print(f"{len(rows)} runs in {args.csv}")
     return 0
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -46,7 +46,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="left" if name in ("run", "data", "published") else "right")
     for r in rows:
         table.add_row(*_cells(r))
-    Console().print(table)
+    print_table(table)
 
 
 def _cells(r: Mapping[str, Any]) -> list[str]:

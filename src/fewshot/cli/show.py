@@ -1,11 +1,25 @@
 """What a verb says at its end. Layer 5."""
 
+import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+WIDE = 1000  # columns, more than a table has
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal; in a pipe or a file nothing is wrapped."""
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    lines = Console(file=io.StringIO(), width=WIDE)
+    lines.print(table)
+    print("\n".join(line.rstrip() for line in lines.file.getvalue().splitlines()))  # type: ignore[attr-defined]
 
 
 def percent(value: Mapping[str, Any] | None) -> str:
@@ -41,4 +55,4 @@ def result_table(result: Mapping[str, Any], folder: Path) -> None:
             f"{timing['test_episodes_per_second']:.0f} test episodes/s, {timing['peak_memory_mb']:.0f} MB",
         )
     table.add_row("folder", str(folder))
-    Console(soft_wrap=False).print(table)
+    print_table(table)

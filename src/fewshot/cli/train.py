@@ -49,7 +49,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
     name = build.run_name(config, HydraConfig.get().runtime.choices)
     build.check_writable(root / name)
     machine = build.start_machine(config)
-    images = build.load_images(cfg)
+    images = build.load_images(cfg).on(machine.device)
     context = build.data_context(cfg, images)
     algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device)
     if machine.dtype is not None and algorithm.double_backward:
@@ -57,7 +57,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
             "precision=bf16 changes a second-order meta-gradient by about 30 %; "
             "use precision=fp32 or tf32, or algorithm.first_order=true"
         )
-    trainer = build.construct(cfg.trainer, "trainer")
+    trainer = build.make_trainer(cfg)
     batches = stream(
         algorithm.stream, images, cfg.train_split,
         seed=cfg.seed, within_groups=cfg.within_groups, device=machine.device,
@@ -70,8 +70,9 @@ def train(cfg: DictConfig, stop: Any) -> None:
         tasks, episodes = cfg.evaluation.tasks, cfg.evaluation.val_episodes
         return evaluate(algorithm, val, episodes=episodes, tasks=tasks, dtype=machine.dtype).summary()
 
+    loggers = [build.construct(node, f"logger.{key}") for key, node in (cfg.logger or {}).items()]
     folder = open_folder(cfg, config, root, name)
-    loggers = start_loggers(cfg, config, folder, name, trainer.steps)
+    start_loggers(loggers, config, folder, name, trainer.steps)
     status, result = "failed", None
     try:
         import torch

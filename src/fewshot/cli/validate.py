@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
@@ -34,6 +35,9 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
         from hydra.core.hydra_config import HydraConfig
 
         overrides = list(HydraConfig.get().overrides.task)
+    for word in overrides:
+        if word.startswith(tuple(f"{group}=[" for group in NEEDED)):
+            raise InputError(f"{word}: choose one; -m {word.replace('[', '').replace(']', '')} runs each")
     for group in NEEDED:
         if not (node := cfg.get(group)) or OmegaConf.is_missing(node, "_target_") or "_target_" not in node:
             raise InputError(f"the configuration has no {group}; choose one: {group}=NAME (see fewshot train --help)")
@@ -51,7 +55,9 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
 
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str | None:
-    """One line for an error of Hydra's or OmegaConf's; None for anything else (a bug)."""
+    """One line for an error of Hydra's or OmegaConf's; None for anything else (a bug). Hydra must be initialised."""
+    if isinstance(error, AssertionError | AttributeError):  # OmegaConf on a key below a null
+        return _null_error(config_name, overrides)
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return None
     text = " ".join((str(error) or str(error.__cause__)).split("\n")[0].split())
@@ -79,6 +85,16 @@ def _key_error(config_name: str, overrides: list[str]) -> str | None:
     return None
 
 
+def _null_error(config_name: str, overrides: list[str]) -> str | None:
+    """`paper.accuracy=3` or `paper={...}` while paper is null."""
+    reference = next(_references(config_name, overrides))
+    for word in overrides:
+        key = re.split(r"[.=]", word.lstrip("+"), maxsplit=1)[0]
+        if key in reference and reference[key] is None:
+            return f"{word}: '{key}' is null and has no keys to set; give it in a YAML file, as conf/experiment does"
+    return None
+
+
 def _value_error(error: Exception) -> str:
     cause = error.__cause__ or error
     what = " ".join(str(cause).split("\n")[0].split())
@@ -93,32 +109,32 @@ def unknown_key(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     leaf = key.rsplit(".", 1)[-1]
     near += [k for k in known if difflib.SequenceMatcher(None, k.rsplit(".", 1)[-1], leaf).ratio() > 0.75]
-    names = ", ".join(dict.fromkeys(near[:4])) or "see fewshot train --cfg job"
-    return f"'{key}' is not a key of the configuration; near it: {names}"
+    names = f"near it: {', '.join(dict.fromkeys(near[:4]))}" if near else "`--cfg job` lists all keys"
+    return f"'{key}' is not a key of the configuration; {names}"
 
 
 def _group_error(error: Exception) -> str | None:
-    """A group's option that is not there: Hydra lists the available ones below its first line."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    match = re.search(r"Could not (?:find|load) '([^']+)'", lines[0] if lines else "")
+    """A group's option that is not there."""
+    match = re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", str(error))
     if not match:
         return None
-    options = [line for line in lines[1:] if " " not in line and not line.endswith(":")]
-    near = difflib.get_close_matches(match[1].rsplit("/", 1)[-1], options, n=2)
+    options = _options(match[1])
+    near = difflib.get_close_matches(match[2], options, n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"there is no '{match[1]}'; available: {', '.join(options) or 'none'}{hint}"
+    return f"there is no '{match[1]}/{match[2]}'; available: {', '.join(options) or 'none'}{hint}"
+
+
+def _options(group: str) -> list[str]:
+    """The names that can be chosen for a group, those of its folders as `folder/name`."""
+    loader = GlobalHydra.instance().config_loader()
+    below = loader.get_group_options(group, ObjectType.GROUP)
+    return loader.get_group_options(group, ObjectType.CONFIG) + [
+        f"{name}/{option}" for name in below for option in _options(f"{group}/{name}")
+    ]
 
 
 def _references(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
     """The composed configuration with group choices only; for a sweep over groups, one for each combination."""
-    if not GlobalHydra.instance().is_initialized():
-        from hydra import initialize_config_dir
-
-        from fewshot.cli.compose import conf_dir
-
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            yield from list(_references(config_name, overrides))
-        return
     loader = GlobalHydra.instance().config_loader()
     groups = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
@@ -163,14 +179,14 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
         if isinstance(default, Mapping) and isinstance(value, Mapping):
             _compare(value, default, f"{path}.", known)
         elif not _same_type(value, default):
-            raise InputError(
-                f"{path}={value} is {_name(value)}, expected {_name(default)} like the default {path}={default}"
-            )
+            like = "" if isinstance(default, Mapping) else f" like the default {path}={default}"
+            shown = "null" if value is None else value
+            raise InputError(f"{path}={shown} is {_name(value)}, expected {_name(default)}{like}")
 
 
 def _same_type(value: Any, default: Any) -> bool:
-    if default is None or value is None:
-        return True
+    if isinstance(default, Mapping) or default is None or value is None:
+        return default is None or (value is None and not isinstance(default, Mapping))
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
@@ -179,5 +195,12 @@ def _same_type(value: Any, default: Any) -> bool:
 
 
 def _name(value: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+    names = {
+        type(None): "nothing",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+    }
     return names.get(type(value), "a group of keys")

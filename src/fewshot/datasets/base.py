@@ -7,7 +7,7 @@ YAML file, `data_dir` and `cache_dir` among them. See `glyphs.py` for one that m
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -66,6 +66,12 @@ class ImageSet:
         """C, H, W."""
         c, h, w = self.images.shape[1:]
         return c, h, w
+
+    def on(self, device: torch.device) -> "ImageSet":
+        """The same set with its images on the device, where they fit into half of its free memory."""
+        if device.type != "cuda" or self.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        return replace(self, images=self.images.to(device))
 
     def split(self, name: str) -> Sequence[int]:
         """Class ids of a split; an unknown or empty one is the user's error."""

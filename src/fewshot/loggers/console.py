@@ -53,7 +53,8 @@ class Console:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._shown.update(metrics)
         if self._live is not None:
-            return self.progress(step)
+            self.progress(step)
+            return
         now = time.monotonic()
         if now >= self._next_line or any(key.startswith("val/") for key in metrics):
             self._next_line = now + self.line_seconds

@@ -1,0 +1,97 @@
+"""The four-block network: published sizes, the order within a block, and errors with the fix."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fewshot.backbones.conv4 import Conv4
+from fewshot.errors import InputError
+
+
+def conv4(image_shape: tuple[int, ...] = (1, 28, 28), **options: Any) -> Conv4:
+    defaults = {
+        "filters": 64, "blocks": 4, "downsampling": "pool", "readout": "flatten", "norm": "batch",
+        "norm_scale": True, "norm_eps": 1e-5, "activation": nn.ReLU(),
+    }  # fmt: skip
+    return Conv4(image_shape, **(defaults | options))
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "options", "features"),
+    [
+        ((1, 28, 28), {}, 64),  # prototypical networks on Omniglot
+        ((3, 84, 84), {}, 1600),  # and on miniImageNet: 5x5 positions
+        ((1, 28, 28), {"downsampling": "stride", "readout": "mean"}, 64),  # MAML on Omniglot
+        ((1, 28, 28), {"downsampling": "stride"}, 256),  # 14, 7, 4, 2
+        ((3, 84, 84), {"filters": 32}, 800),  # MAML on miniImageNet
+        ((3, 32, 48), {"filters": 8, "blocks": 3}, 8 * 4 * 6),
+        ((1, 1, 1), {"downsampling": "stride"}, 64),
+    ],
+)
+def test_width_of_the_embedding(image_shape: tuple[int, ...], options: dict[str, Any], features: int) -> None:
+    net = conv4(image_shape, **options)
+    assert type(net.out_features) is int
+    assert net.out_features == features
+    assert net.eval()(torch.rand(2, *image_shape)).shape == (2, features)
+
+
+def test_number_of_parameters() -> None:
+    convolutions = (9 + 1) * 64 + 3 * (9 * 64 + 1) * 64
+    assert sum(p.numel() for p in conv4().parameters()) == convolutions + 4 * 2 * 64
+    assert sum(p.numel() for p in conv4(norm_scale=False).parameters()) == convolutions + 4 * 64
+    assert sum(p.numel() for p in conv4(norm="none").parameters()) == convolutions
+
+
+@pytest.mark.parametrize("downsampling", ["pool", "stride"])
+def test_a_block_is_convolution_norm_activation_and_then_the_pool(downsampling: str) -> None:
+    net = conv4(filters=5, blocks=2, downsampling=downsampling, norm_eps=0.1, activation=nn.Softplus())
+    stride = 2 if downsampling == "stride" else 1
+    theirs = nn.Sequential()
+    for channels in (1, 5):
+        theirs.extend([nn.Conv2d(channels, 5, 3, stride, 1), nn.BatchNorm2d(5, eps=0.1), nn.Softplus()])
+        theirs.append(nn.MaxPool2d(2) if downsampling == "pool" else nn.Identity())
+    with torch.no_grad():
+        for a, b in zip(net.parameters(), theirs.parameters(), strict=True):
+            b.copy_(a.normal_())
+    x = torch.rand(6, 1, 12, 12)
+    torch.testing.assert_close(net(x), theirs(x).flatten(1))
+    torch.testing.assert_close(net.eval()(x), theirs.eval()(x).flatten(1))  # the running statistics, too
+
+
+def test_readout_mean_is_over_positions() -> None:
+    flat = conv4(filters=5, blocks=2, readout="flatten", norm="none")
+    mean = conv4(filters=5, blocks=2, readout="mean", norm="none")
+    mean.load_state_dict(flat.state_dict())
+    x = torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(mean(x), flat(x).view(3, 5, 49).mean(-1))
+
+
+def test_construction_leaves_no_trace_in_the_running_statistics() -> None:
+    net = conv4()
+    assert net.training
+    assert all(m.training for m in net.modules())
+    for name, buffer in net.named_buffers():
+        assert torch.equal(buffer, torch.full_like(buffer, 1.0 if name.endswith("var") else 0.0))
+
+
+def test_each_block_has_its_own_activation() -> None:
+    net = conv4(activation=nn.PReLU())
+    slopes = [name for name, _ in net.named_parameters() if name.endswith("2.weight")]
+    assert len(slopes) == 4
+
+
+def test_images_that_vanish() -> None:
+    with pytest.raises(InputError, match=r"4 poolings leave nothing of a 8x28 image; lower backbone\.blocks"):
+        conv4((1, 8, 28))
+    assert conv4((1, 8, 28), blocks=3, filters=4).out_features == 4 * 1 * 3
+
+
+@pytest.mark.parametrize(
+    ("key", "among"),
+    [("downsampling", "pool, stride"), ("readout", "flatten, mean"), ("norm", "batch, instance, layer, group, none")],
+)
+def test_unknown_choices(key: str, among: str) -> None:
+    with pytest.raises(InputError, match=f"backbone.{key}=spectral is unknown; choose one of: {among}"):
+        conv4(**{key: "spectral"})

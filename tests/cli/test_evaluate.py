@@ -1,0 +1,148 @@
+"""`fewshot evaluate`: the training run's number comes out exactly, and every other protocol can be asked for."""
+
+from pathlib import Path
+
+import pytest
+from command_line import QUIET, episodes, only, refusal, result, start, succeed
+from omegaconf import OmegaConf
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, trained: Path):
+    """evaluate(*words) -> the folder of a new evaluation of the trained run."""
+
+    def evaluate(*words: str) -> Path:
+        before = set(tmp_path.glob("outputs/evaluate/*/*"))
+        succeed("evaluate", f"run={trained}", *words, cwd=tmp_path)
+        (new,) = set(tmp_path.glob("outputs/evaluate/*/*")) - before
+        return new
+
+    return evaluate
+
+
+def test_nothing_set_gives_the_training_runs_number(tmp_path: Path, trained: Path) -> None:
+    done = start("evaluate", f"run={trained}", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    again = only(tmp_path / "outputs" / "evaluate")
+    ours, theirs = result(again), result(trained)
+    for key in ("test", "name", "algorithm", "dataset", "split", "ways", "shots", "queries", "protocol"):
+        assert ours[key] == theirs[key], key
+    assert ours["baselines"]["raw_pixels"] == theirs["baselines"]["raw_pixels"]
+    assert ours["train"]["ways"] == 5
+    assert (ours["val"], ours["paper"]) == (None, None)
+    assert ours["run"] == str(trained)
+    assert episodes(again) == episodes(trained)
+    assert f"test accuracy                     {theirs['test']['accuracy']:.2f} ± " in done.out
+
+
+def test_another_protocol(evaluated, trained: Path) -> None:
+    many = result(evaluated("shots=5", "queries=3", "evaluation.episodes=7", "algorithm.eval_inner_steps=2"))
+    assert (many["shots"], many["queries"], many["test"]["episodes"]) == (5, 3, 7)
+    assert many["protocol"]["queries_per_class"] == 3
+    assert many["protocol"]["inner_steps_eval"] == 2
+
+    other = evaluated("algorithm.norm_statistics=support", "split=val", "eval_seed=5", "checkpoint=last")
+    protocol = result(other)["protocol"]
+    assert (protocol["norm_statistics"], protocol["transductive"]) == ("support", False)
+    assert (protocol["eval_seed"], protocol["checkpoint_rule"]) == (5, "last")
+    assert result(other)["split"] == "val"
+    assert OmegaConf.load(other / "config.yaml").algorithm.norm_statistics == "support"
+
+
+def test_more_episodes_begin_with_the_same_ones(evaluated, trained: Path) -> None:
+    assert [row[:20] for row in episodes(evaluated("evaluation.episodes=30")).values()] == list(
+        episodes(trained).values()
+    )
+
+
+def test_a_learned_head_serves_its_own_ways(tmp_path: Path, trained: Path) -> None:
+    said = refusal("evaluate", f"run={trained}", "ways=3", cwd=tmp_path)
+    assert said.startswith("ways=3, but this head was learned for ways=5; evaluate with ways=5, or train with ")
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_zero_head_serves_any(tmp_path: Path) -> None:
+    succeed("train", *QUIET, "algorithm.head_init=zero", cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    succeed("evaluate", f"run={run}", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
+    assert result(only(tmp_path / "outputs" / "evaluate"))["ways"] == 3
+
+
+def test_other_data(tmp_path: Path, trained: Path) -> None:
+    """Cross-domain, on a data set that the user's own file makes."""
+    (tmp_path / "noise.py").write_text(DATA_SET)
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "noise.yaml").write_text("_target_: noise.Noise\nsize: 28\n")
+    words = ("evaluate", "--config-dir", "mine", f"run={trained}", "dataset=noise", "evaluation.episodes=5")
+    succeed(*words, cwd=tmp_path)
+    found = result(only(tmp_path / "outputs" / "evaluate"))
+    assert found["dataset"] == "noise"
+    assert found["protocol"]["split_hash"] != result(trained)["protocol"]["split_hash"]
+
+    said = refusal(*words, "dataset.size=32", cwd=tmp_path)
+    assert said == (
+        "the run was trained on images of 1x28x28, those of 'noise' are 1x32x32; set dataset.size=28"
+    )
+
+
+DATA_SET = '''
+import torch
+from fewshot.datasets.base import ImageSet
+
+
+class Noise:
+    def __init__(self, *, size: int) -> None:
+        self.size = size
+
+    def load(self) -> ImageSet:
+        images = torch.randint(256, (60, 1, self.size, self.size), dtype=torch.uint8)
+        names = [f"class {c}" for c in range(6)]
+        splits = {"test": range(6)}
+        return ImageSet(name="noise", images=images, offsets=torch.arange(7) * 10, class_names=names,
+                        groups=["all"] * 6, splits=splits)
+'''
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("evaluation.episods=5", "'evaluation.episods' is not a key of the configuration; near it: evaluation.episodes"),
+        ("+foo=1", "'foo' is not a key"),
+        ("shots=abc", "shots=abc is a text, expected a whole number like the default shots=1"),
+        ("evaluation.episodes=0", "evaluation.episodes=0 is below 1"),
+        ("dataset=glyph", "there is no 'dataset/glyph'; available: glyphs, omniglot; did you mean glyphs?"),
+        ("algorithm=protonet", "algorithm cannot be chosen here; its keys can be set: algorithm.KEY=VALUE"),
+        ("split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
+        ("checkpoint=77", "choose best, last or one of [2, 4]"),
+        ("--bogus", "unrecognized arguments: --bogus"),
+    ],
+)
+def test_refused(tmp_path: Path, trained: Path, word: str, message: str) -> None:
+    assert message in refusal("evaluate", f"run={trained}", word, cwd=tmp_path)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path: Path, trained: Path) -> None:
+    said = refusal("evaluate", f"run={trained}", "backbone.filters=16", cwd=tmp_path, code=1)
+    assert "other shape: backbone.blocks.0.0.weight [8, 1, 3, 3], model [16, 1, 3, 3]" in said
+
+
+def test_no_run(tmp_path: Path) -> None:
+    assert refusal("evaluate", cwd=tmp_path).startswith("evaluate needs the folder of a training run: ")
+    assert refusal("evaluate", "run=nowhere", cwd=tmp_path) == (
+        "run=nowhere is not the folder of a training run: it has no config.yaml"
+    )
+
+
+def test_cfg_job_is_the_runs_own_configuration(tmp_path: Path, trained: Path) -> None:
+    done = succeed("evaluate", "--cfg", "job", f"run={trained}", "shots=5", cwd=tmp_path)
+    printed, stored = OmegaConf.create(done.out), OmegaConf.load(trained / "config.yaml")
+    assert (printed.shots, printed.run) == (5, str(trained))
+    assert printed.algorithm == stored.algorithm
+    assert printed.backbone == stored.backbone
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_over_shots(tmp_path: Path, trained: Path) -> None:
+    succeed("evaluate", "-m", f"run={trained}", "shots=1,2", "evaluation.episodes=3", cwd=tmp_path)
+    assert sorted(result(run)["shots"] for run in tmp_path.glob("outputs/evaluate/*/*")) == [1, 2]

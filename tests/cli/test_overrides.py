@@ -1,0 +1,122 @@
+"""Keys and values that cannot be meant: one line that names the fix, exit code 2, before anything is made."""
+
+from pathlib import Path
+
+import pytest
+from command_line import QUIET, call, refusal
+from omegaconf import OmegaConf
+
+from fewshot.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        # keys
+        ("trainer.stepz=4", "'trainer.stepz' is not a key of the configuration; near it: trainer.steps, "),
+        ("algorithm.iner_lr=1", "near it: algorithm.inner_lr, "),
+        ("+foo=1", "'foo' is not a key of the configuration; `--cfg job` lists all keys"),
+        ("+algorithm.inner_stps=1", "'algorithm.inner_stps' is not a key of the configuration; near it: algorithm.inner"),
+        ("~foo", "'foo' is not a key"),
+        ("dataset.data_dir=x", "'dataset.data_dir' is not a key of the configuration; near it: dataset.cache_dir"),
+        ("algorithm/foo=bar", "'algorithm/foo' is not a key"),
+        # options of groups
+        ("algorithm=mamll", "there is no 'algorithm/mamll'; available: anil, boil, fomaml, maml, "),
+        ("algorithm=mamll", "; did you mean maml"),
+        ("algorithm=", "there is no 'algorithm/'; available: anil, "),
+        ("logger=[console,wandbb]", "there is no 'logger/wandbb'; available: console, tensorboard, wandb; did you mean"),
+        ("trainer/schedule=cosin", "there is no 'trainer/schedule/cosin'; available: constant, cosine, decay; did"),
+        ("experiment=nope", "there is no 'experiment/nope'; available: "),
+        ("algorithm=null", "algorithm=null: a group is chosen by name"),
+        ("algorithm=[maml,anil]", "algorithm=[maml,anil]: choose one; -m algorithm=maml,anil runs each"),
+        ("~dataset", "the configuration has no dataset; choose one: dataset=NAME"),
+        ("~trainer", "the configuration has no trainer"),
+        # types, in the schema and by the default in a group
+        ("shots=abc", "shots: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("shots=null", "field 'shots' is not Optional"),
+        ("seed=1.5", "seed: Value '1.5' of type 'float'"),
+        ("algorithm.inner_steps=abc", "algorithm.inner_steps=abc is a text, expected a whole number like the default"),
+        ("algorithm.inner_lr=abc", "algorithm.inner_lr=abc is a text, expected a number like the default"),
+        ("algorithm.first_order=1", "algorithm.first_order=1 is a whole number, expected true or false"),
+        ("algorithm.stream=3", "algorithm.stream=3 is a whole number, expected a group of keys"),
+        ("trainer.optimizer=null", "trainer.optimizer=null is nothing, expected a group of keys"),
+        ("paper.accuracy=98", "'paper' is null and has no keys to set"),
+        # ranges and relations
+        ("shots=0", "shots=0 is below 1"),
+        ("ways=1", "ways=1 is below 2"),
+        ("trainer.steps=-1", "trainer.steps=-1 is below 0"),
+        ("precision=fp8", "precision=fp8 is unknown; choose fp32, tf32, bf16"),
+        # grammar
+        ("shots=1,5", "shots=1,5 names several values; add -m to run them all as a sweep"),
+        ("shots=[1,5", "cannot read 'shots=[1,5': write KEY=VALUE"),
+        ("shots", "cannot read 'shots': write KEY=VALUE"),
+        ("--bogus", "unrecognized arguments: --bogus; see fewshot train --hydra-help"),
+        ("--cfg=all -m", "Only one of --run, --multirun, --cfg"),
+        ("--config-dir=nowhere", "nowhere' not found"),
+    ],
+)
+def test_refused(tmp_path: Path, words: str, message: str) -> None:
+    assert message in refusal("train", *words.split(), cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trainer.optimizer.lr=-1", "trainer.optimizer: Invalid learning rate: -1"),
+        ("logger=wandb logger.wandb.mode=onlin", "logger.wandb.mode=onlin is unknown; use one of auto, online, offline, disabled"),
+        ("algorithm.inner_rate=fast", "inner_rate=fast"),
+        ("backbone=conv4 backbone.blocks=9", "9 poolings leave nothing of a 28x28 image; lower backbone.blocks"),
+        ("algorithm._target_=nowhere.Net", "algorithm: cannot import 'nowhere.Net' (ModuleNotFoundError: "),
+        ("backbone._target_=torch.nn.Identity", "has no whole number `out_features`"),
+        ("algorithm._target_=fewshot.algorithms.protonet.ProtoNet", "unexpected keyword argument 'inner_"),
+        ("device=tpu", "device=tpu is unknown; use auto, cpu, cuda or cuda:<index>"),
+        ("ways=2000", "ways=2000 but split 'train' of 'glyphs' has 8"),
+        ("ways=200 train_ways=5", "ways=200 but split 'val' of 'glyphs' has 1"),
+        ("shots=19", "classes of split 'train' of 'glyphs' have fewer than shots+queries=21 images"),
+        ("train_split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
+        ("precision=bf16", "precision=bf16 changes a second-order meta-gradient by about 30 %"),
+        ("dataset.size=27", "27"),
+    ],
+)
+def test_refused_by_what_it_is_given_to(tmp_path: Path, word: str, message: str) -> None:
+    said = refusal("train", *QUIET, "trainer.steps=0", *word.split(), cwd=tmp_path)
+    assert message in said
+    assert not list(tmp_path.rglob("run.json")), "a run folder was made"
+
+
+def test_cfg_job_prints_the_configuration_and_runs_nothing(tmp_path: Path) -> None:
+    done = call("train", "--cfg", "job", "shots=5", "algorithm=protonet", "ways=7", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    printed = OmegaConf.create(done.out)
+    assert (printed.ways, printed.shots, printed.train_ways, printed.train_shots) == (7, 5, 7, 5)
+    assert printed.algorithm._target_ == "fewshot.algorithms.protonet.ProtoNet"
+    assert "hydra" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_and_flags_among_overrides(tmp_path: Path) -> None:
+    assert "Config search path" in call("train", "--info", "searchpath", "ways=3", cwd=tmp_path).out
+    assert "conf" in call("train", "ways=3", "--info", cwd=tmp_path).out
+
+
+@pytest.mark.parametrize("name", ["größe", "a=b", "a b", "a(b)", "中文", "x+y", "~", "50%"])
+def test_plain_values_need_no_quotes_of_hydras(tmp_path: Path, name: str) -> None:
+    done = call("train", f"output_dir={name}", "--cfg", "job", cwd=tmp_path)
+    assert OmegaConf.create(done.out).output_dir == name, done.err
+
+
+def test_a_bad_default_of_a_users_group_is_found_there_too(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "backbone").mkdir(parents=True)
+    (tmp_path / "mine" / "backbone" / "net.yaml").write_text("_target_: net.Net\nwidth: 8\n")
+    words = ("train", "--config-dir", "mine", "backbone=net")
+    assert "near it: backbone.width" in refusal(*words, "backbone.widht=3", cwd=tmp_path)
+    assert refusal(*words, "backbone.width=wide", cwd=tmp_path).startswith("backbone.width=wide is a text")
+
+
+def test_errors_are_input_errors() -> None:
+    from fewshot.cli.compose import arguments
+
+    with pytest.raises(InputError, match=r"unrecognized arguments: --x; see"):
+        arguments(["--x"])
+    assert arguments(["ways=3", "--cfg", "job", "shots=1"]) == (["--cfg", "job"], ["ways=3", "shots=1"])

@@ -1,0 +1,115 @@
+"""`fewshot train` beside its numbers: where it refuses to start, what it resumes, and sweeps."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import QUIET, call, metrics, only, refusal, result, start, succeed
+
+from fewshot.datasets.omniglot import Omniglot
+
+
+def test_nowhere_to_write_is_found_before_data_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    said = refusal("train", "output_dir=a file", "dataset=omniglot", "data_dir=/nowhere", cwd=tmp_path)
+    assert said == "cannot write in a file/train/maml_omniglot_5w1s: Not a directory; choose another output_dir"
+
+
+def test_data_that_is_not_there(tmp_path: Path) -> None:
+    words = ("dataset=omniglot", "data_dir=nowhere", "dataset.download=false", f"cache_dir={tmp_path}/cache")
+    said = refusal("train", *QUIET, *words, cwd=tmp_path)
+    assert re.search(r"put .*images_background\.zip \(\d+ bytes, sha256 [0-9a-f]{64}\) and .* into nowhere", said)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_an_archive_that_is_damaged(tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "omniglot-py"
+    raw.mkdir(parents=True)
+    for name in ("images_background.zip", "images_evaluation.zip"):
+        (raw / name).write_bytes(b"PK\x03\x04 and then nothing")
+    words = ("dataset=omniglot", "data_dir=data", f"cache_dir={tmp_path}/cache")
+    said = refusal("train", *QUIET, *words, cwd=tmp_path)
+    assert str(Path("data", "omniglot-py", "images_background.zip")) in said
+    assert "sha256" in said
+    assert not list((tmp_path / "cache").glob("omniglot-*/meta.json"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+def test_cuda_where_there_is_none(tmp_path: Path) -> None:
+    said = refusal("train", "device=cuda", cwd=tmp_path)
+    assert said == "device=cuda, but this machine has no CUDA device; use device=auto or device=cpu"
+
+
+def test_what_is_printed(trained: Path) -> None:
+    here = trained.parents[3]
+    out, err = (here / "stdout").read_text().splitlines(), (here / "stderr").read_text()
+    assert [line.split("  ")[0] for line in out if line.startswith("step")] == ["step 1/4", "step 2/4", "step 4/4"]
+    assert re.fullmatch(r"W&B: offline; to upload: wandb sync .*/wandb/offline-run-\*\n", err)
+    assert out[-1].split() == ["folder", str(trained.relative_to(here))]
+    accuracy = result(trained)["test"]["accuracy"]
+    assert any(line.startswith("test accuracy ") and f"{accuracy:.2f} ± " in line for line in out)
+    assert max(map(len, out)) < 400
+
+
+def test_resume(tmp_path: Path) -> None:
+    first = succeed("train", *QUIET, cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    assert "going on" not in first.err
+
+    # a finished run is never gone on with
+    said = refusal("train", *QUIET, f"resume={run}", cwd=tmp_path)
+    assert said.startswith(f"{run} is finished; use fewshot evaluate run={run}")
+    assert refusal("train", *QUIET, "resume=true", cwd=tmp_path).startswith("resume=true, but no unfinished run")
+
+    # as a run that was killed after its last checkpoint
+    before = metrics(run)
+    (run / "result.json").unlink()
+    other = ("algorithm.inner_lr=0.5", "seed=3")
+    said = refusal("train", *QUIET, *other, "resume=true", cwd=tmp_path)
+    assert "differs in: algorithm.inner_lr: 0.4 -> 0.5; seed: 0 -> 3; use resume=auto" in said
+    said = refusal("train", *QUIET, *other, f"resume={run}", cwd=tmp_path)
+    assert f"{run} was run with another configuration (algorithm.inner_lr: 0.4 -> 0.5; seed: 0 -> 3)" in said
+    assert refusal("train", *QUIET, "resume=nowhere", cwd=tmp_path).startswith("resume=nowhere is not a run folder")
+
+    # what does not change the numbers does not matter, nor does the place
+    moved = tmp_path / "else where" / "ein Lauf"
+    shutil.move(run, moved)
+    resumed = succeed("train", *QUIET, f"resume={moved}", "output_dir=other", cwd=tmp_path)
+    assert resumed.err == f"going on with {moved}\n"
+    assert metrics(moved) == before
+    assert result(moved)["test"]["episodes"] == 20
+    assert not list(tmp_path.glob("outputs/train/*/*"))
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
+    small = [word for word in QUIET if not word.startswith("algorithm.")]
+    done = start("train", "-m", *small, "algorithm=transfer,protonet", "shots=1,30", "name=s", cwd=tmp_path)
+    assert done.code == 1
+    assert done.err.count("shots+queries=32 images") == 2 - 1  # Transfer learns without episodes, then it is tested
+    finished = [result(run)["algorithm"] for run in tmp_path.glob("outputs/**/s*/*") if (run / "result.json").exists()]
+    assert sorted(finished) == ["protonet", "transfer"]
+
+
+def test_a_sweep_over_a_key_that_one_algorithm_lacks(tmp_path: Path) -> None:
+    said = refusal("train", "-m", *QUIET, "algorithm=maml,transfer", cwd=tmp_path)
+    assert said.startswith("'algorithm.stream.tasks' is not a key of the configuration; near it: algorithm.stream, ")
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    """Spaces, Unicode and signs that Hydra's grammar reserves, in paths and names."""
+    here = tmp_path / "mein Ordner (2)"
+    here.mkdir()
+    words = ("trainer.steps=1", "output_dir=Läufe = 中文", "name=größe a=b")
+    succeed("train", *QUIET, *words, cwd=here)
+    run = only(here / "Läufe = 中文" / "train")
+    assert run.parent.name == "größe a=b"
+    succeed("evaluate", f"run={run.relative_to(here)}", "evaluation.episodes=3", cwd=here)
+    assert only(here / "outputs" / "evaluate").parent.name == "größe a=b"
+
+
+def test_a_data_set_that_is_absent_is_not_waited_for(tmp_path: Path) -> None:
+    """The shipped YAML downloads; the constructor's limit on waiting is tested with the data set."""
+    assert Omniglot.__init__.__annotations__["download"] is bool
+    assert call("train", "dataset=omniglot", "--cfg", "job", cwd=tmp_path).out.count("download: true") == 1

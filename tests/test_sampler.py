@@ -1,0 +1,313 @@
+"""Episodes and mini-batches are pure functions of (seed, split, k), uniform, and never show an image twice."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewshot.datasets.base import ImageSet, quarter_turns
+from fewshot.episode import Episode, Episodes, Minibatches
+from fewshot.errors import InputError
+from fewshot.sampler import BLOCK, EpisodeSampler, EpisodeStream, MinibatchStream, stream
+
+Make = Callable[..., ImageSet]
+CPU = torch.device("cpu")
+UNEQUAL = (7, 30, 12, 9, 8, 20, 7, 11)
+GOLDEN_CLASSES = [[1, 6, 7], [0, 6, 1], [0, 4, 3]]
+GOLDEN_SUPPORT = [[13, 92, 103], [0, 89, 10], [3, 59, 57]]
+GOLDEN_QUERY = [[33, 17, 86, 90, 101, 99], [3, 4, 90, 86, 27, 24], [4, 0, 64, 60, 54, 50]]
+GOLDEN_TURNS = [[3, 2, 1], [3, 1, 0], [0, 1, 3]]
+GOLDEN_MINIBATCH = [72, 45, 4, 98, 18, 41, 31, 7]
+
+
+def sampler(
+    images: ImageSet,
+    split: str = "train",
+    *,
+    ways: int = 5,
+    shots: int = 2,
+    queries: int = 3,
+    seed: int = 0,
+    **options: bool,
+) -> EpisodeSampler:
+    return EpisodeSampler(images, split, ways=ways, shots=shots, queries=queries, seed=seed, **options)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """The row that each image of `make_images` names in its pixels."""
+    pixels = (x.flatten(-3) * 255).round().long()
+    return pixels[..., 0] + 256 * pixels[..., 1]
+
+
+def chi_square(counts: Tensor) -> float:
+    expected = counts.double().mean()
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def same(a: Episode, b: Episode) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_shapes_types_and_class_major_labels(make_images: Make) -> None:
+    batch = sampler(make_images(UNEQUAL)).sample(0, 4)
+    assert batch.support_x.shape == (4, 10, 1, 2, 2)
+    assert batch.query_x.shape == (4, 15, 1, 2, 2)
+    assert batch.support_x.dtype == batch.query_x.dtype == torch.float32
+    assert batch.support_y.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3, 4, 4]] * 4
+    assert batch.query_y.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]] * 4
+    assert batch.classes.shape == (4, 5)
+    assert batch.classes.dtype == torch.int64
+
+
+def test_pixels_are_scaled_to_one() -> None:
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1, 1).expand(5, 3, 1, 1, 1).flatten(0, 1)
+    grey = ImageSet(
+        name="grey", images=images, offsets=torch.arange(6) * 3, class_names=list("abcde"), groups=list("abcde"),
+        splits={"train": range(5)},
+    )  # fmt: skip
+    batch = sampler(grey, shots=1, queries=2).sample(0, 1)
+    assert torch.cat([batch.support_x, batch.query_x], 1).unique().tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_images_are_of_the_classes_they_are_labelled_with(make_images: Make) -> None:
+    images = make_images(UNEQUAL)
+    batch = sampler(images).sample(0, 200)
+    for x, y in ((batch.support_x, batch.support_y), (batch.query_x, batch.query_y)):
+        owner = torch.searchsorted(images.offsets, rows_of(x), right=True) - 1
+        assert torch.equal(owner, batch.classes.gather(1, y))
+
+
+def test_no_image_twice_in_an_episode_and_no_class_twice(make_images: Make) -> None:
+    batch = sampler(make_images(UNEQUAL), shots=2, queries=5).sample(0, 500)  # 7 is all of the smallest classes
+    rows = rows_of(torch.cat([batch.support_x, batch.query_x], 1))
+    assert (rows.sort(-1).values.diff(dim=-1) > 0).all()  # support and query are disjoint, too
+    assert (batch.classes.sort(-1).values.diff(dim=-1) > 0).all()
+
+
+def test_classes_come_from_the_split_alone_and_all_of_them(make_images: Make) -> None:
+    images = make_images([6] * 12, splits={"train": [0, 2, 4, 6, 8], "val": [1, 3, 5], "test": [7, 9, 10, 11]})
+    for split, ids in images.splits.items():
+        classes = sampler(images, split, ways=3).sample(0, 100).classes
+        assert set(classes.flatten().tolist()) == set(ids)
+
+
+def test_an_episode_does_not_depend_on_the_batch_it_is_drawn_in(make_images: Make) -> None:
+    draws = sampler(make_images(UNEQUAL))
+    together = draws.sample(0, 40)
+    for first, tasks in ((0, 1), (7, 1), (39, 1), (5, 30), (38, 2)):
+        part = Episode(*[t[first : first + tasks] for t in together])
+        assert same(draws.sample(first, tasks), part)
+    far = draws.sample(10**9, 2)
+    assert same(Episode(*[t[1:] for t in far]), draws.sample(10**9 + 1, 1))
+
+
+def test_a_training_stream_is_its_samplers_episodes_in_order(
+    make_images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = sampler(make_images(UNEQUAL))
+    for block in (BLOCK, 3):  # nor on the number of batches whose indices are drawn at once
+        monkeypatch.setattr("fewshot.sampler.BLOCK", block)
+        batches = EpisodeStream(draws, tasks=3)
+        for k in (0, 1, block - 1, block, 2 * block + 1, 0):  # forwards, over blocks, and back
+            assert same(batches.batch(k), draws.sample(3 * k, 3))
+
+
+def test_streams_differ_by_seed_and_split(make_images: Make) -> None:
+    images = make_images([9] * 10, splits={"train": range(10), "trainval": range(10)})
+    draws = [sampler(images, split, seed=seed).sample(0, 20) for split in ("train", "trainval") for seed in (0, 1)]
+    rows = [rows_of(d.support_x) for d in draws]
+    for i in range(4):
+        assert same(draws[i], sampler(images, ("train", "trainval")[i // 2], seed=i % 2).sample(0, 20))
+        for j in range(i):
+            assert (rows[i] == rows[j]).float().mean() < 0.1
+
+
+def test_streams_never_change_silently(make_images: Make) -> None:
+    """Published results name their episodes by (seed, split, k): these indices must stay as they are."""
+    draws = sampler(make_images(UNEQUAL), ways=3, shots=1, queries=2)
+    batch = draws.sample(0, 3)
+    assert batch.classes.tolist() == GOLDEN_CLASSES
+    assert rows_of(batch.support_x).tolist() == GOLDEN_SUPPORT
+    assert rows_of(batch.query_x).tolist() == GOLDEN_QUERY
+    turned = sampler(make_images(UNEQUAL, turns=4), ways=3, shots=1, queries=2).sample(0, 3)
+    assert (rows_of(turned.support_x) // sum(UNEQUAL)).tolist() == GOLDEN_TURNS
+    minibatch = MinibatchStream(make_images(UNEQUAL), "train", batch_size=8, seed=0).batch(20)
+    assert rows_of(minibatch.x).tolist() == GOLDEN_MINIBATCH
+
+
+def test_classes_and_images_are_drawn_uniformly(make_images: Make) -> None:
+    images = make_images(UNEQUAL)
+    batch = sampler(images, ways=3, shots=1, queries=1).sample(0, 20_000)
+    assert chi_square(torch.bincount(batch.classes.flatten())) < 26  # 7 degrees of freedom: p = 5e-4
+    for x in (batch.support_x, batch.query_x):
+        counts = torch.bincount(rows_of(x).flatten(), minlength=sum(UNEQUAL))
+        for c, size in enumerate(UNEQUAL):
+            start = int(images.offsets[c])
+            assert chi_square(counts[start : start + size]) < size - 1 + 5 * (2 * (size - 1)) ** 0.5
+
+
+def test_every_label_is_as_likely_for_every_class(make_images: Make) -> None:
+    classes = sampler(make_images([5] * 6), ways=3, shots=1, queries=1).sample(0, 6000).classes
+    counts = torch.bincount((classes * 3 + torch.arange(3)).flatten(), minlength=18)
+    assert chi_square(counts) < 45
+
+
+GROUPS = ["a"] * 3 + ["b"] * 12 + ["c"] * 2 + ["d"] * 4  # c has fewer classes than ways
+
+
+def test_within_groups_an_episode_stays_in_one_group(make_images: Make) -> None:
+    draws = sampler(make_images([6] * 21, groups=GROUPS), ways=3, within_groups=True)
+    classes = draws.sample(0, 300).classes
+    drawn = [{GROUPS[c] for c in episode} for episode in classes.tolist()]
+    assert all(len(groups) == 1 for groups in drawn)
+    assert set.union(*drawn) == {"a", "b", "d"}
+    assert (draws.skipped_groups, draws.groups_used) == (1, 3)
+    assert set(classes.flatten().tolist()) == {c for c in range(21) if GROUPS[c] != "c"}
+
+
+def test_groups_are_equally_likely_whatever_their_size(make_images: Make) -> None:
+    draws = sampler(make_images([6] * 21, groups=GROUPS), ways=3, within_groups=True)
+    first = draws.sample(0, 6000).classes[:, 0]
+    counts = torch.tensor([sum(GROUPS[c] == g for c in first.tolist()) for g in "abd"])
+    assert chi_square(counts) < 14  # 2 degrees of freedom: p = 1e-3
+    of_b = torch.bincount(first[(first >= 3) & (first < 15)] - 3, minlength=12)
+    assert chi_square(of_b) < 32  # 11: p = 1e-3
+
+
+def test_across_groups_all_classes_are_one_pool(make_images: Make) -> None:
+    draws = sampler(make_images([6] * 21, groups=GROUPS), ways=15)
+    assert (draws.skipped_groups, draws.groups_used) == (0, 1)
+    assert set(draws.sample(0, 20).classes.flatten().tolist()) == set(range(21))
+
+
+def test_one_turn_per_class_and_task(make_images: Make) -> None:
+    images = make_images(UNEQUAL, turns=4)
+    batch = sampler(images).sample(0, 2000)
+    support, query = (rows_of(x).view(2000, 5, -1) for x in (batch.support_x, batch.query_x))
+    turns = torch.cat([support, query], -1) // sum(UNEQUAL)
+    assert (turns == turns[..., :1]).all()
+    assert chi_square(torch.bincount(turns[..., 0].flatten(), minlength=4)) < 16.3  # 3: p = 1e-3
+    pairs = torch.bincount(turns[:, 0, 0] * 4 + turns[:, 1, 0], minlength=16)  # of two classes: independent
+    assert chi_square(pairs) < 37.7  # 15: p = 1e-3
+
+
+def test_turns_change_nothing_else(make_images: Make) -> None:
+    plain, turned = (sampler(make_images(UNEQUAL, turns=t)).sample(0, 50) for t in (1, 4))
+    assert torch.equal(plain.classes, turned.classes)
+    assert torch.equal(rows_of(plain.support_x), rows_of(turned.support_x) % sum(UNEQUAL))
+
+
+def test_a_turn_is_a_rotation_of_the_picture() -> None:
+    pictures = torch.randint(256, (12, 1, 3, 3), dtype=torch.uint8)
+    images = ImageSet(
+        name="turned", images=quarter_turns(pictures), offsets=torch.tensor([0, 6, 12]), class_names=["a", "b"],
+        groups=["g", "g"], splits={"train": [0, 1]}, turns=4,
+    )  # fmt: skip
+    draws = sampler(images, ways=2, shots=1, queries=1)
+    batch, (_, rows) = draws.sample(0, 30), draws.draw(0, 30)
+    for x, row in zip(batch.support_x.flatten(0, 1), rows[..., 0].flatten().tolist(), strict=True):
+        turn, row = divmod(row, 12)
+        assert torch.equal(x, pictures[row].rot90(turn, (-2, -1)) / 255)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ways": 9}, "ways=9 but split 'train' of 'tiny' has 8 classes; lower ways"),
+        ({"shots": 5, "queries": 3}, r"2 classes of split 'train' of 'tiny' have fewer than shots\+queries=8 images"),
+        ({"shots": 5, "queries": 3}, r"\(class0, class6\); lower shots or queries"),
+        ({"shots": 50}, r"8 classes .* \(class0, class1, class2, class3, class4, \.\.\.\)"),
+        ({"within_groups": True}, "ways=5 but the largest group in split 'train' of 'tiny' has 4 classes; lower ways"),
+        ({"ways": 1}, "ways=1 is below 2"),
+        ({"shots": 0}, "shots=0 is below 1"),
+        ({"queries": 0}, "queries=0 is below 1"),
+        ({"split": "val"}, r"split 'val' of 'tiny' has no classes; there are: train \(8\)"),
+    ],
+)  # fmt: skip
+def test_episodes_that_cannot_be(make_images: Make, options: dict[str, int], message: str) -> None:
+    images = make_images(UNEQUAL, groups=list("aaaabbbc"))
+    with pytest.raises(InputError, match=message):
+        sampler(images, **options)
+
+
+def test_exactly_enough_is_enough(make_images: Make) -> None:
+    batch = sampler(make_images([5] * 4), ways=4, shots=2, queries=3).sample(0, 10)
+    rows = rows_of(torch.cat([batch.support_x, batch.query_x], 1))
+    assert torch.equal(rows.sort(-1).values, torch.arange(20).expand(10, 20))
+
+
+def test_an_epoch_shows_each_image_at_most_once(make_images: Make) -> None:
+    batches = MinibatchStream(make_images(UNEQUAL, splits={"train": [1, 2, 4]}), "train", batch_size=8, seed=0)
+    assert batches.per_epoch == 6  # of 50 images; two are left out
+    epochs = [torch.cat([rows_of(batches.batch(6 * e + b).x) for b in range(6)]) for e in range(300)]
+    for rows in epochs:
+        assert len(rows.unique()) == 48
+    counts = torch.bincount(torch.cat(epochs), minlength=75)
+    assert set(counts.nonzero().flatten().tolist()) == {*range(7, 49), *range(58, 66)}
+    assert counts[counts > 0].min() > 250  # the two left out are others each time
+    assert not torch.equal(epochs[0], epochs[1])
+    places = torch.stack(epochs)[:, 0]
+    assert len(places.unique()) > 45  # any image may come first
+
+
+def test_labels_of_a_minibatch_are_positions_within_the_split(make_images: Make) -> None:
+    images = make_images(UNEQUAL, splits={"train": [1, 2, 4]})
+    batch = MinibatchStream(images, "train", batch_size=50, seed=0).batch(0)
+    assert batch.x.shape == (50, 1, 2, 2)
+    owner = torch.searchsorted(images.offsets, rows_of(batch.x), right=True) - 1
+    assert torch.equal(torch.tensor([1, 2, 4])[batch.y], owner)
+    assert torch.bincount(batch.y).tolist() == [30, 12, 8]
+
+
+def test_minibatch_k_does_not_depend_on_history(make_images: Make) -> None:
+    images = make_images(UNEQUAL, turns=4)
+    batches = MinibatchStream(images, "train", batch_size=9, seed=0)
+    forwards = [batches.batch(k) for k in range(30)]
+    for k in (29, 0, 13, 12):
+        for fresh in (batches, MinibatchStream(images, "train", batch_size=9, seed=0)):
+            assert torch.equal(fresh.batch(k).x, forwards[k].x)
+            assert torch.equal(fresh.batch(k).y, forwards[k].y)
+    other = MinibatchStream(images, "train", batch_size=9, seed=1)
+    assert not torch.equal(other.batch(0).x, forwards[0].x)
+
+
+def test_each_image_of_a_minibatch_has_a_turn_of_its_own(make_images: Make) -> None:
+    batches = MinibatchStream(make_images(UNEQUAL, turns=4), "train", batch_size=100, seed=0)
+    rows = torch.stack([rows_of(batches.batch(k).x) for k in range(40)])
+    assert chi_square(torch.bincount(rows.flatten() // sum(UNEQUAL), minlength=4)) < 16.3
+    of_one_image = rows[rows % sum(UNEQUAL) == 5] // sum(UNEQUAL)  # each epoch turns it anew
+    assert len(of_one_image.unique()) == 4
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 105])
+def test_minibatches_that_cannot_be(make_images: Make, batch_size: int) -> None:
+    message = f"batch_size={batch_size} but split 'train' of 'tiny' has 104 images; choose 1 to 104"
+    with pytest.raises(InputError, match=message):
+        MinibatchStream(make_images(UNEQUAL), "train", batch_size=batch_size, seed=0)
+
+
+def test_an_algorithms_wish_becomes_its_stream(make_images: Make) -> None:
+    images = make_images(UNEQUAL, groups=list("aaaabbbc"))
+    wish = Episodes(tasks=3, ways=3, shots=1, queries=2)
+    batches = stream(wish, images, "train", seed=4, within_groups=True, device=CPU)
+    assert isinstance(batches, EpisodeStream)
+    expected = sampler(images, ways=3, shots=1, queries=2, seed=4, within_groups=True)
+    assert same(batches.batch(2), expected.sample(6, 3))
+    minibatches = stream(Minibatches(batch_size=7), images, "train", seed=4, within_groups=True, device=CPU)
+    assert isinstance(minibatches, MinibatchStream)
+    assert torch.equal(minibatches.batch(3).x, MinibatchStream(images, "train", batch_size=7, seed=4).batch(3).x)
+    with pytest.raises(InputError, match="tasks=0 is below 1"):
+        stream(Episodes(tasks=0, ways=3, shots=1, queries=2), images, "train", seed=0, within_groups=False, device=CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_draws_the_same_episodes(make_images: Make) -> None:
+    images = make_images(UNEQUAL, groups=list("aaaabbbb"), turns=4)
+    cuda = torch.device("cuda")
+    options = {"ways": 3, "shots": 2, "queries": 3, "seed": 0, "within_groups": True}
+    ours, theirs = (EpisodeSampler(images, "train", **options, device=d).sample(0, 200) for d in (CPU, cuda))
+    assert same(ours, Episode(*[t.cpu() for t in theirs]))
+    a, b = (MinibatchStream(images, "train", batch_size=9, seed=0, device=d).batch(20) for d in (CPU, cuda))
+    assert torch.equal(a.x, b.x.cpu())
+    assert torch.equal(a.y, b.y.cpu())
