@@ -288,8 +288,10 @@ def test_clipping_by_value_bounds_every_entry(tmp_path: Path) -> None:
 # ---- resume equals no interruption --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("kills", [(1,), (5,), (6,), (13,), (20,), (4, 6, 7, 19)])
+@pytest.mark.parametrize(
+    ("kills", "optimizer"),
+    [*(((step,), "adam fused") for step in (1, 5, 6, 13, 20)), *(((4, 6, 7, 19), name) for name in OPTIMIZERS)],
+)
 def test_a_killed_run_goes_on_to_the_last_bit(
     bench: Bench, other: Bench, kills: tuple[int, ...], optimizer: str
 ) -> None:
@@ -477,7 +479,7 @@ def rarely_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("rarely_asked")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("spoiled", [(4,), (4, 6), (9, 10), (11,)])
+@pytest.mark.parametrize("spoiled", [(4, 6), (11,)])
 def test_a_nan_that_is_noticed_late_has_frozen_everything(
     bench: Bench, other: Bench, spoiled: tuple[int, ...], optimizer: str
 ) -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUIET, call, metrics, only, refusal, result, start, succeed
-
-from fewshot.datasets.omniglot import Omniglot
+from command_line import QUIET, metrics, only, refusal, result, start, succeed
 
 
 def test_nowhere_to_write_is_found_before_data_is_loaded(tmp_path: Path) -> None:
@@ -54,9 +52,8 @@ def test_what_is_printed(trained: Path) -> None:
 
 
 def test_resume(tmp_path: Path) -> None:
-    first = succeed("train", *QUIET, cwd=tmp_path)
+    succeed("train", *QUIET, cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
-    assert "going on" not in first.err
 
     # a finished run is never gone on with
     said = refusal("train", *QUIET, f"resume={run}", cwd=tmp_path)
@@ -76,8 +73,7 @@ def test_resume(tmp_path: Path) -> None:
     # what does not change the numbers does not matter, nor does the place
     moved = tmp_path / "else where" / "ein Lauf"
     shutil.move(run, moved)
-    resumed = succeed("train", *QUIET, f"resume={moved}", "output_dir=other", cwd=tmp_path)
-    assert resumed.err == f"going on with {moved}\n"
+    succeed("train", *QUIET, f"resume={moved}", "output_dir=other", cwd=tmp_path)
     assert metrics(moved) == before
     assert result(moved)["test"]["episodes"] == 20
     assert not list(tmp_path.glob("outputs/train/*/*"))
@@ -87,9 +83,9 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     small = [word for word in QUIET if not word.startswith("algorithm.")]
     done = start("train", "-m", *small, "algorithm=transfer,protonet", "shots=1,30", "name=s", cwd=tmp_path)
     assert done.code == 1
-    assert done.err.count("shots+queries=32 images") == 2 - 1  # Transfer learns without episodes, then it is tested
-    finished = [result(run)["algorithm"] for run in tmp_path.glob("outputs/**/s*/*") if (run / "result.json").exists()]
-    assert sorted(finished) == ["protonet", "transfer"]
+    assert done.err.count("shots+queries=32 images") == 2
+    finished = [result(file.parent) for file in tmp_path.glob("outputs/**/result.json")]
+    assert sorted((run["algorithm"], run["shots"]) for run in finished) == [("protonet", 1), ("transfer", 1)]
 
 
 def test_a_sweep_over_a_key_that_one_algorithm_lacks(tmp_path: Path) -> None:
@@ -107,9 +103,3 @@ def test_odd_names(tmp_path: Path) -> None:
     assert run.parent.name == "größe a=b"
     succeed("evaluate", f"run={run.relative_to(here)}", "evaluation.episodes=3", cwd=here)
     assert only(here / "outputs" / "evaluate").parent.name == "größe a=b"
-
-
-def test_a_data_set_that_is_absent_is_not_waited_for(tmp_path: Path) -> None:
-    """The shipped YAML downloads; the constructor's limit on waiting is tested with the data set."""
-    assert Omniglot.__init__.__annotations__["download"] is bool
-    assert call("train", "dataset=omniglot", "--cfg", "job", cwd=tmp_path).out.count("download: true") == 1

@@ -50,7 +50,9 @@ def _named_folder(path: Path, config: build.Config, ident: str) -> RunFolder:
         raise InputError(f"{path} was run with another configuration ({keys}); use resume=false for a new run")
     folder = RunFolder.open(path)
     if folder.finished:
+        folder.close()
         raise InputError(f"{path} is finished; use fewshot evaluate run={path}, or resume=false for a new run")
+    log.warning("going on with %s", path)
     return folder
 
 

@@ -1,0 +1,62 @@
+"""`fewshot check`: says so when all is well, and finds the layers of a user's network that vmap gets wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+from command_line import call, start
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, *, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, stride=2)
+        self.middle = {
+            "batch": nn.BatchNorm2d(4, track_running_stats=False),
+            "tracking": nn.BatchNorm2d(4),
+            "layer": nn.LayerNorm([4, 13, 13]),
+            "group": nn.GroupNorm(2, 4),
+        }[norm]
+        self.last = nn.Conv2d(4, 6, 3, stride=2)
+        self.out_features = 6
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.middle(self.conv(x)))).mean((2, 3))
+"""
+
+
+def test_default_is_in_order(tmp_path: Path) -> None:
+    done = start("check", "threads=1", "backbone.filters=8", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    first = [line.split(maxsplit=1) for line in done.out.splitlines()]
+    assert [word for word, _ in first] == ["machine", "packages", "allocator", "data", "gradient"]
+    assert re.match(r"glyphs: \d+ classes \(train \d+, val \d+, test \d+", first[3][1])
+    assert re.match(r"ok: largest difference of a parameter, second order, 3 tasks", first[4][1])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("norm", "code", "said"),
+    [
+        ("group", 0, "gradient  ok: "),
+        ("batch", 1, "layer 'middle' (torch.nn.modules.batchnorm.BatchNorm2d) is at fault: "),
+        ("layer", 1, "layer 'middle' (torch.nn.modules.normalization.LayerNorm) is at fault: "),
+        ("tracking", 1, "layer 'middle' is torch.nn.BatchNorm2d, whose running statistics cannot be kept per task"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["maml", "protonet"])
+def test_a_users_network(tmp_path: Path, norm: str, code: int, said: str, algorithm: str) -> None:
+    (tmp_path / "network.py").write_text(NETWORK)
+    (tmp_path / "mine" / "backbone").mkdir(parents=True)
+    (tmp_path / "mine" / "backbone" / "net.yaml").write_text(f"_target_: network.Net\nnorm: {norm}\n")
+    words = ("--config-dir", "mine", "backbone=net", f"algorithm={algorithm}", "threads=1")
+    done = call("check", *words, cwd=tmp_path)
+    assert done.err == ""
+    assert said in done.out
+    assert done.code == code
+    if code:
+        assert "fewshot.ops.norm" in done.out.splitlines()[-1]

@@ -1,0 +1,52 @@
+"""The Tab key in bash, with the function that `fewshot -sc install=bash` defines."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from command_line import SCRIPT
+
+SHELL = """
+eval "$(fewshot -sc install=bash)"
+while IFS= read -r COMP_LINE; do
+    COMP_POINT=${#COMP_LINE}
+    read -ra COMP_WORDS <<< "$COMP_LINE"
+    if [[ "$COMP_LINE" == *" " ]]; then COMP_WORDS+=(""); fi
+    COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+    COMPREPLY=()
+    hydra_bash_completion
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash(tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "train" / "maml" / "1"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("seed: 0\nalgorithm: {inner_lr: 0.4}\ndataset: {size: 28}\nlogger: {}\nresume: auto\n")
+    expected = {
+        "fewshot ": "train evaluate report data check",
+        "fewshot tr": "train",
+        "fewshot train algorithm=": "algorithm=anil algorithm=boil algorithm=fomaml algorithm=maml algorithm=metasgd "
+        "algorithm=protonet algorithm=transfer",
+        "fewshot train algorithm=pr": "algorithm=protonet",
+        "fewshot train -m ways=5 trainer.st": "trainer.steps=",
+        "fewshot check train_s": "train_shots= train_split=",
+        "fewshot data ": "list prepare verify show",
+        "fewshot data show om": "omniglot",
+        "fewshot evaluate ": "run=",
+        "fewshot evaluate run=out": "run=outputs/",
+        "fewshot evaluate run=outputs/train/maml/": "run=outputs/train/maml/1/",
+        "fewshot evaluate run=outputs/train/maml/1 algorithm.": "algorithm.inner_lr=",
+        "fewshot train experiment=maml/": "experiment=maml/omniglot_5w1s",
+    }
+    path = f"{SCRIPT.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", SHELL], input="".join(f"{line}\n" for line in expected), cwd=tmp_path,
+        env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert dict(zip(expected, done.stdout.splitlines(), strict=True)) == expected
