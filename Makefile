@@ -1,0 +1,45 @@
+# `make help` lists the targets. Everything runs in .venv, which `make setup` creates and reuses.
+PYTHON ?= python3
+BIN := .venv/bin
+SLOW ?=
+MARK := $(if $(SLOW),-m "slow or not slow")
+export FEWSHOT_DATA ?= $(abspath $(wildcard ../shared/data))
+ifeq ($(FEWSHOT_DATA),)
+unexport FEWSHOT_DATA
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench build clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/installed  ## create .venv and install everything into it
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+run: setup  ## set up and train MAML on the embedded data
+	$(BIN)/fewshot train algorithm=maml
+
+test: setup  ## the tests; SLOW=1 for all of them
+	$(BIN)/python -m pytest $(MARK)
+
+check: setup  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## benchmarks in scripts/bench, if there are any
+	@for file in $(wildcard scripts/bench/*.py); do $(BIN)/python $$file || exit 1; done
+	@test -n "$(wildcard scripts/bench/*.py)" || echo "no benchmarks in scripts/bench yet"
+
+build: setup  ## sdist and wheel in dist/
+	$(BIN)/python -m build --installer uv
+
+clean:  ## remove what can be made again (.venv and outputs stay)
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache
+	find src tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,263 @@
+"""The real thing, small: train by the console script, read everything it leaves; every YAML file runs."""
+
+import collections
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import QUIET, call, episodes, metrics, only, result, succeed
+from omegaconf import OmegaConf
+
+from fewshot.loggers.wandb import flatten
+
+CONF = Path(__file__).parents[1] / "conf"
+ALGORITHMS, BACKBONES = (
+    sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in ("algorithm", "backbone")
+)
+EXPERIMENTS = sorted(
+    file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in CONF.glob("experiment/**/*.yaml")
+)
+
+
+def test_the_run_folder_is_complete(trained: Path) -> None:
+    """What design.md promises of a run folder."""
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "result.json", "episodes/test.npz"):
+        assert (trained / name).is_file(), name
+    assert (trained / "figures").is_dir()
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"2", "4", "last", "best"}
+    for step in ("2", "4"):
+        files = {path.name for path in (trained / "checkpoints" / step).iterdir()}
+        assert files == {"manifest.json", "state.json", "state.safetensors"}
+    assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", trained.name)
+    assert trained.parent.name == "maml_glyphs_5w1s"
+    config = OmegaConf.load(trained / "config.yaml")
+    assert OmegaConf.to_container(config) == OmegaConf.to_container(config, resolve=True)
+    assert json.loads((trained / "run.json").read_text())["identity"] == result(trained)["identity"]
+
+
+KINDS = {
+    "schema": int, "name": str, "algorithm": str, "dataset": str, "split": str, "ways": int, "shots": int,
+    "queries": int, "seed": int, "steps": int,
+    "train": {"ways": int, "shots": int, "queries": int, "tasks": int, "split": str},
+    "baselines": dict.fromkeys(("raw_pixels", "untrained"), {"accuracy": float, "accuracy_ci95": float}),
+    "test": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float},
+    "val": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float, "best_step": int},
+    "paper": type(None),
+    "timing": dict.fromkeys(("train_seconds", "seconds_per_step", "data_seconds_per_step",
+                             "test_episodes_per_second", "peak_memory_mb"), float),
+    "environment": {"fewshot": str, "torch": str, "python": str, "device": str, "threads": int,
+                    "precision": str, "git": (str, type(None))},
+    "finished": str, "identity": str,
+}  # fmt: skip
+PROTOCOL = {
+    "norm_statistics", "queries_per_class", "rotations", "resize", "inverted", "split_hash", "checkpoint_rule",
+    "inner_steps_eval", "distance", "within_groups", "transductive", "eval_seed",
+}  # fmt: skip
+
+
+def check_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any], where: str = "") -> None:
+    assert set(value) == set(kinds), where
+    for key, kind in kinds.items():
+        if isinstance(kind, dict):
+            check_kinds(value[key], kind, f"{where}{key}.")
+        else:
+            assert isinstance(value[key], kind), f"{where}{key}"
+
+
+def test_result_json(trained: Path) -> None:
+    found = result(trained)
+    assert set(found.pop("protocol")) >= PROTOCOL
+    check_kinds(found, KINDS)
+    assert (found["schema"], found["ways"], found["shots"], found["queries"], found["steps"]) == (1, 5, 1, 2, 4)
+    assert found["val"]["best_step"] in (2, 4)
+    per_episode = episodes(trained)
+    accuracy = per_episode["accuracy"]
+    assert len(accuracy) == found["test"]["episodes"] == 20
+    assert found["test"]["accuracy"] == pytest.approx(sum(accuracy) / 20, abs=1e-9)
+    spread = math.sqrt(sum((a - found["test"]["accuracy"]) ** 2 for a in accuracy) / 19)
+    assert found["test"]["accuracy_ci95"] == pytest.approx(1.96 * spread / math.sqrt(20))
+    assert [len(row) for row in per_episode["classes"]] == [5] * 20
+    assert [row[-1] for row in per_episode["step_accuracy"]] == accuracy  # after 0, 1, 2 and 3 inner steps
+    assert {len(row) for row in per_episode["step_accuracy"]} == {4}
+
+
+def test_metrics(trained: Path) -> None:
+    rows = metrics(trained)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        train = {"step", "train/loss", "train/accuracy", "train/lr", "time/seconds"}
+        val = {"val/accuracy", "val/accuracy_ci95", "val/loss"}
+        assert set(row) == (train | val if row["step"] % 2 == 0 else train)
+        assert 0 <= row["train/accuracy"] <= 100
+    best = result(trained)["val"]
+    assert rows[best["best_step"] - 1]["val/accuracy"] == best["accuracy"]
+
+
+def test_wandb_holds_the_same(trained: Path) -> None:
+    """Configuration, every row and the summary, read back from the offline record."""
+    (folder,) = (trained / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    records: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for row in map(json.loads, done.stdout.splitlines()):
+        records[row["type"]].append(row[row["type"]])
+
+    (run,) = records["run"]
+    config = {key: value for key, value in run["config"]["update"].items() if not key.startswith("_")}
+    assert config == OmegaConf.to_container(OmegaConf.load(trained / "config.yaml"))
+    assert run["run_id"] == trained.name
+    rows = [{k: v for k, v in row["item"].items() if not k.startswith("_")} for row in records["history"]]
+    assert rows == metrics(trained)
+    summary: dict[str, Any] = {}
+    for change in records["summary"]:
+        summary |= change["update"]
+    last: dict[str, Any] = {}
+    for row in metrics(trained):
+        last |= row
+    expected = {**last, **flatten(result(trained)), "status": "finished"}
+    assert {key: summary[key] for key in expected} == expected
+
+
+def short(steps: int, *words: str) -> list[str]:
+    """Tiny, whatever the algorithm and the network: only keys that all of them have."""
+    every = [word for word in QUIET if not word.startswith(("algorithm.", "backbone.", "trainer."))]
+    small = ["evaluation.episodes=4", "evaluation.val_episodes=4", "evaluation.tasks=4"]
+    return [*every, *small, f"trainer.steps={steps}", "trainer.val_every=2", "trainer.log_every=1", *words]
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(b, marks=pytest.mark.slow) if b == "torchvision" else b for b in BACKBONES]
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_with_every_backbone(tmp_path: Path, algorithm: str, backbone: str) -> None:
+    words = [f"algorithm={algorithm}", f"backbone={backbone}"]
+    small = {"Episodes": "algorithm.stream.tasks=2", "Minibatches": "algorithm.stream.batch_size=16"}
+    composed = OmegaConf.create(call("train", "--cfg", "job", *words, cwd=tmp_path).out)
+    words.append(small[composed.algorithm.stream._target_.rsplit(".", 1)[-1]])
+    words += [f"{key}=8" for key in ("backbone.filters",) if OmegaConf.select(composed, key)]
+    words += [f"{key}=2" for key in ("algorithm.adapt_steps",) if OmegaConf.select(composed, key)]
+    succeed("train", *short(2, *words), cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    assert [row["step"] for row in metrics(run)] == [1, 2]
+    assert all(math.isfinite(row["train/loss"]) for row in metrics(run))
+    assert result(run)["test"]["episodes"] == 4
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_names_its_paper(tmp_path: Path, experiment: str) -> None:
+    done = succeed("train", "--cfg", "job", f"experiment={experiment}", cwd=tmp_path)
+    composed = OmegaConf.create(done.out)
+    assert composed.paper.accuracy > 0
+    assert "arXiv" in composed.paper.source
+    algorithm, _, task = experiment.partition("/")
+    assert f"_{composed.ways}w{composed.shots}s" in f"_{task}"
+    assert composed.algorithm._target_.split(".")[-2] == algorithm
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
+    """Two steps of each, on the embedded data: what a recipe says of its own data set is left out."""
+    recipe = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
+    known = OmegaConf.load(CONF / "dataset" / "glyphs.yaml")
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    recipe.dataset = {key: value for key, value in recipe.get("dataset", {}).items() if key == "rotations"}
+    assert "rotations" in known
+    recipe.defaults = [entry for entry in recipe.defaults if "override /dataset" not in entry]
+    recipe.setdefault("algorithm", {}).setdefault("stream", {}).tasks = 1
+    (folder / "mine.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(recipe))
+    words = ("--config-dir", "mine", "experiment=mine", "train_ways=20", "backbone.filters=8")
+    succeed("train", *short(2, *words), cwd=tmp_path)
+    verdict = result(only(tmp_path / "outputs" / "train"))["paper"]
+    assert verdict["accuracy"] == recipe.paper.accuracy
+    assert verdict["verdict"] in ("below", "above", "reproduced")
+
+
+USERS = {
+    "mine/algorithm.py": '''
+import torch
+from fewshot.algorithms.base import Algorithm, class_means, embed
+from fewshot.episode import Episodes
+
+
+class Dot(Algorithm):
+    """Inner products with class means."""
+
+    def __init__(self, backbone: torch.nn.Module, *, stream: Episodes, scale: float) -> None:
+        super().__init__()
+        self.backbone, self.stream, self.scale = backbone, stream, scale
+
+    def adapt(self, support_x, support_y, *, ways):
+        return class_means(embed(self.backbone, support_x), support_y, ways)
+
+    def predict(self, state, query_x):
+        return self.scale * embed(self.backbone, query_x) @ state.mT
+''',
+    "mine/backbone.py": '''
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    def __init__(self, image_shape: list[int], *, width: int) -> None:
+        super().__init__()
+        self.out_features = width
+        self.layer = nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+''',
+    "mine/dataset.py": '''
+import torch
+from fewshot.datasets.base import ImageSet
+
+
+class Stripes:
+    """Class c: stripes of width c + 1 below noise."""
+
+    def __init__(self, *, classes: int) -> None:
+        self.classes = classes
+
+    def load(self) -> ImageSet:
+        draw = torch.Generator().manual_seed(0)
+        column = torch.arange(30)
+        patterns = torch.stack([(column // (c + 1)) % 2 * 120 for c in range(self.classes)])
+        noise = torch.randint(100, (self.classes, 12, 1, 30, 30), generator=draw)
+        third = self.classes // 3
+        return ImageSet(
+            name="stripes", images=(patterns[:, None, None, None] + noise).flatten(0, 1).to(torch.uint8),
+            offsets=torch.arange(self.classes + 1) * 12, class_names=[f"width {c + 1}" for c in range(self.classes)],
+            groups=["stripes"] * self.classes,
+            splits={"train": range(third), "val": range(third, 2 * third), "test": range(2 * third, self.classes)},
+        )
+''',
+    "conf/algorithm/dot.yaml": '''
+_target_: mine.algorithm.Dot
+stream: {_target_: fewshot.episode.Episodes, tasks: 2, ways: ${train_ways}, shots: ${train_shots}, queries: 3}
+scale: 0.1
+''',
+    "conf/backbone/linear.yaml": "_target_: mine.backbone.Linear\nwidth: 16\n",
+    "conf/dataset/stripes.yaml": "_target_: mine.dataset.Stripes\nclasses: 18\n",
+}
+
+
+def test_a_users_own_algorithm_backbone_and_data(tmp_path: Path) -> None:
+    """New files of the user's alone, none of this project's touched."""
+    for name, text in USERS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    own = ("--config-dir", "./conf", "algorithm=dot", "backbone=linear", "dataset=stripes")
+    succeed("train", *own, *short(6, "algorithm.scale=0.05", "backbone.width=12"), cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    found = result(run)
+    assert (run.parent.name, found["algorithm"], found["dataset"]) == ("dot_stripes_5w1s", "dot", "stripes")
+    assert [row["step"] for row in metrics(run)] == [1, 2, 3, 4, 5, 6]
+    succeed("evaluate", f"run={run}", "shots=3", "ways=4", cwd=tmp_path)
+    assert result(only(tmp_path / "outputs" / "evaluate"))["shots"] == 3
+    assert call("check", *own, "threads=1", cwd=tmp_path).code == 0
+    assert call("data", "prepare", "stripes", cwd=tmp_path).code == 2  # data takes words: no --config-dir yet
