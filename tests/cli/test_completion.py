@@ -26,7 +26,9 @@ done
 def test_bash(tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "train" / "maml" / "1"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text("seed: 0\nalgorithm: {inner_lr: 0.4}\ndataset: {size: 28}\nlogger: {}\nresume: auto\n")
+    (run / "config.yaml").write_text(
+        "seed: 0\nalgorithm: {inner_lr: 0.4}\ndataset: {size: 28}\nlogger: {}\nresume: auto\n"
+    )
     expected = {
         "fewshot ": "train evaluate report data check",
         "fewshot tr": "train",

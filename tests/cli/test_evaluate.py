@@ -80,12 +80,10 @@ def test_other_data(tmp_path: Path, trained: Path) -> None:
     assert found["protocol"]["split_hash"] != result(trained)["protocol"]["split_hash"]
 
     said = refusal(*words, "dataset.size=32", cwd=tmp_path)
-    assert said == (
-        "the run was trained on images of 1x28x28, those of 'noise' are 1x32x32; set dataset.size=28"
-    )
+    assert said == ("the run was trained on images of 1x28x28, those of 'noise' are 1x32x32; set dataset.size=28")
 
 
-DATA_SET = '''
+DATA_SET = """
 import torch
 from fewshot.datasets.base import ImageSet
 
@@ -100,13 +98,16 @@ class Noise:
         splits = {"test": range(6)}
         return ImageSet(name="noise", images=images, offsets=torch.arange(7) * 10, class_names=names,
                         groups=["all"] * 6, splits=splits)
-'''
+"""
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("evaluation.episods=5", "'evaluation.episods' is not a key of the configuration; near it: evaluation.episodes"),
+        (
+            "evaluation.episods=5",
+            "'evaluation.episods' is not a key of the configuration; near it: evaluation.episodes",
+        ),
         ("+foo=1", "'foo' is not a key"),
         ("shots=abc", "shots=abc is a text, expected a whole number like the default shots=1"),
         ("evaluation.episodes=0", "evaluation.episodes=0 is below 1"),

@@ -63,7 +63,8 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     except FewshotError:
         raise
     except Exception as error:
-        with _searching(get_args_parser().parse_intermixed_args(argv).config_dir):
+        config_dir = get_args_parser().parse_intermixed_args(argv).config_dir
+        with _searching(config_dir):
             message = explain(error, config_name, overrides)
         if message is None:
             raise
@@ -103,17 +104,16 @@ def quoted(override: str) -> str:
     return override
 
 
-def compose(config_name: str, overrides: Iterable[str]) -> object:
+def compose(config_name: str, overrides: Iterable[str], config_dir: str | None = None) -> object:
     """A configuration without running anything, for verbs that take words instead of overrides."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
 
     from fewshot.cli import schema
     from fewshot.cli.validate import explain, validate
 
     schema.register()
     words = [quoted(word) for word in overrides]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _searching(config_dir):
         try:
             cfg = hydra_compose(config_name, words)
             validate(cfg, config_name, words)
@@ -130,6 +130,7 @@ def compose(config_name: str, overrides: Iterable[str]) -> object:
 @contextlib.contextmanager
 def _searching(config_dir: str | None) -> Iterator[None]:
     """Hydra initialised as `hydra.main` does it, which has cleaned up by the time that its error arrives."""
+    from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
@@ -137,8 +138,11 @@ def _searching(config_dir: str | None) -> Iterator[None]:
 
     path = create_config_search_path(str(conf_dir()))
     if config_dir:
+        if not Path(config_dir).is_dir():
+            raise InputError(f"--config-dir {config_dir} is not a folder")
         own = f"file://{Path(config_dir).absolute()}"
         path.prepend(provider="command-line", path=own, anchor=SearchPathQuery(provider="schema"))
+    version.setbase("1.3")
     Hydra.create_main_hydra2("fewshot", path)
     try:
         yield

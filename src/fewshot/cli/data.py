@@ -18,19 +18,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--split", default="train", help="show: episodes of this split")
     parser.add_argument("--episodes", type=count, default=2, help="show: how many")
     parser.add_argument("--out", type=Path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder with YAML files of your own, as for train")
     args = parser.parse_intermixed_args(argv)
     if args.action == "list":
-        return _list()
+        return _list([conf_dir(), *([Path(args.config_dir)] if args.config_dir else [])])
     if not args.dataset:
         raise InputError(f"fewshot data {args.action} needs a data set; `fewshot data list` names them")
-    cfg: Any = compose("config", [f"dataset={args.dataset}", *args.overrides])
+    cfg: Any = compose("config", [f"dataset={args.dataset}", *args.overrides], args.config_dir)
     return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](cfg, args)
 
 
-def _list() -> int:
-    for file in sorted((conf_dir() / "dataset").glob("*.yaml")):
-        first = file.read_text().split("\n", 1)[0].lstrip("# ")
-        print(f"{file.stem:<12} {first}")
+def _list(folders: list[Path]) -> int:
+    for file in sorted(file for folder in folders for file in (folder / "dataset").glob("*.yaml")):
+        first = file.read_text().split("\n", 1)[0]
+        print(f"{file.stem:<12} {first.lstrip('# ') if first.startswith('#') else ''}".rstrip())
     return 0
 
 

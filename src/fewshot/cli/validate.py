@@ -17,6 +17,7 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from fewshot.errors import InputError
 
@@ -58,6 +59,8 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str | N
     """One line for an error of Hydra's or OmegaConf's; None for anything else (a bug). Hydra must be initialised."""
     if isinstance(error, AssertionError | AttributeError):  # OmegaConf on a key below a null
         return _null_error(config_name, overrides)
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem or error.context}"
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return None
     text = " ".join((str(error) or str(error.__cause__)).split("\n")[0].split())

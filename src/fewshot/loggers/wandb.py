@@ -79,7 +79,9 @@ class Wandb:
     def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
         if self._thread is None:
             return
-        self._queue.put(_End(summary={**flatten(result or {}), "status": status}, status=status))
+        found = {"best" if key == "val" else key: value for key, value in (result or {}).items()}
+        # W&B itself keeps the last row's `val/accuracy` under that name
+        self._queue.put(_End(summary={**flatten(found), "status": status}, status=status))
         limit = self.init_timeout + self.finish_timeout
         self._thread.join(limit)
         if self._thread.is_alive():
