@@ -19,7 +19,7 @@ setup: .venv/installed  ## create .venv and install everything into it
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	touch $@
 
 run: setup  ## set up and train MAML on the embedded data
@@ -38,7 +38,7 @@ bench: setup  ## benchmarks in scripts/bench, if there are any
 	@test -n "$(wildcard scripts/bench/*.py)" || echo "no benchmarks in scripts/bench yet"
 
 build: setup  ## sdist and wheel in dist/
-	$(BIN)/python -m build --installer uv
+	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove what can be made again (.venv and outputs stay)
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache
