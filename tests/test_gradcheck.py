@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot import gradcheck
+from fewshot.algorithms.maml import MAML
 from fewshot.ops import norm
 
 IMAGE = (2, 6, 6)
@@ -109,6 +110,23 @@ def test_differences_are_relative_to_the_tensor_but_not_for_a_vanishing_one() ->
     assert found["none"] == 0
     missing = gradcheck.differences({"a": None}, {"a": torch.tensor([2.0])})
     assert missing == {"a": pytest.approx(1)}
+
+
+def test_heads_of_every_kind_and_learned_rates_are_checked() -> None:
+    maml = gradcheck.as_maml(Net(norm.NORMS["batch"]), ways=4)
+    for options in (
+        {"head_init": "zero"},
+        {"head_init": "zero", "inner_rate": "per_parameter"},
+        {"inner_rate": "per_layer_step"},
+    ):
+        made = MAML(
+            maml.backbone, ways=4, stream=maml.stream, inner_lr=0.1, inner_steps=2, eval_inner_steps=2,
+            first_order=False, adapt="all", adapt_norm=True, loss_reduction="sum_over_shot",
+            norm_statistics="batch", task_chunk=2,
+            **({"inner_rate": "fixed", "head_init": "default"} | options),
+        ).double()  # fmt: skip
+        batch = gradcheck.random_episode(made, IMAGE, tasks=3)
+        assert max(gradcheck.meta_gradient_differences(made, batch).values()) < gradcheck.TOLERANCE
 
 
 def test_a_random_episode_fits_the_model() -> None:

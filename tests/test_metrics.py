@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewshot import metrics
+from fewshot.errors import InputError
 
 
 def test_episode_accuracy_is_percent_right_in_each() -> None:
@@ -46,6 +47,11 @@ def test_a_paired_difference_is_free_of_what_both_share() -> None:
     assert found.value == pytest.approx(2, abs=1e-5)
     assert found.ci95 == pytest.approx(metrics.mean_ci95(gain).ci95, rel=1e-4)
     assert found.ci95 < metrics.mean_ci95(difficulty).ci95 / 5
+
+
+def test_other_numbers_of_episodes_are_no_pairs() -> None:
+    with pytest.raises(InputError, match="1000 and 1 episodes cannot be compared in pairs"):
+        metrics.paired_difference(torch.rand(1000), torch.rand(1))
 
 
 def test_nearest_class_mean_by_hand() -> None:

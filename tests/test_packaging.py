@@ -84,5 +84,5 @@ def test_a_users_files_are_found_beside_it(installed: Path, tmp_path: Path) -> N
     (tmp_path / "conf" / "backbone" / "mine.yaml").write_text("_target_: network.Net\nwidth: 6\n")
     words = [word for word in QUIET if not word.startswith("backbone.")]
     own = ("--config-dir", "./conf", "backbone=mine", "backbone.width=5", "trainer.steps=2")
-    run(installed / "fewshot", "train", *own, *words, cwd=tmp_path)
+    run(installed / "fewshot", "train", *words, *own, cwd=tmp_path)
     assert result(only(tmp_path / "outputs" / "train"))["steps"] == 2

@@ -1,6 +1,5 @@
 """One signal asks to stop, a second one ends the process at once."""
 
-import faulthandler
 import os
 import signal
 import subprocess
@@ -39,18 +38,6 @@ def test_handlers_are_put_back() -> None:
     with StopSignal():
         assert all(a != signal.getsignal(s) for a, s in zip(before, CAUGHT, strict=True))
     assert [signal.getsignal(s) for s in CAUGHT] == before
-
-
-def test_a_handler_of_another_language_does_not_end_the_run() -> None:
-    faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # Python cannot tell what it is, nor put it back
-    try:
-        with StopSignal() as stop:
-            send(signal.SIGUSR1)
-            assert stop.received == signal.SIGUSR1
-            stop.pass_on()
-    finally:
-        faulthandler.unregister(signal.SIGUSR1)
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
 def test_the_launchers_handler_is_called_after_the_save_and_not_before() -> None:

@@ -108,7 +108,7 @@ class Bench:
             "checkpoint_every": 5, "test_checkpoint": "best",
         }  # fmt: skip
         self.toy = toy or Toy()
-        torch.manual_seed(11)
+        torch.manual_seed(99 if checkpoint.steps(self.folder.checkpoints) else 11)  # a resumed run keeps its own
         return Trainer(**(defaults | options)).fit(
             self.toy, stream or Batches(), self.validate, folder=self.folder, loggers=[self.logger],
             context={"image_shape": [4]}, device=CPU, dtype=dtype, stop=self.stop,

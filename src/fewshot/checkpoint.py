@@ -67,7 +67,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _disk_error(folder, step, sum(map(len, files.values())), error) from error
-    _prune(folder, step)
+    prune(folder, step)
     return folder / str(step)
 
 
@@ -245,8 +245,8 @@ def _present(folder: Path) -> dict[int, Path]:
     return {int(match[1] or match[2]): path for path, match in matches if match}
 
 
-def _prune(folder: Path, step: int) -> None:
-    """Remove what `save` does not keep, and what killed saves have left."""
+def prune(folder: Path, step: int) -> None:
+    """Remove what `save` of this step does not keep, and what killed saves have left."""
     present = _present(folder)
     keep = {step, max((other for other in present if other < step), default=step), _pointed(folder, "best")}
     kept = {present[other] for other in keep if other in present}

@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 
 def random_episode(maml: MAML, image_shape: tuple[int, ...], tasks: int, shots: int = 2, queries: int = 2) -> Episode:
     """Noise images: no two activations tie, so that max pooling and ReLU choose alike on both sides."""
-    ways = 3 if maml.head is None else maml.head.out_features
+    ways = maml.ways
     noise = torch.Generator().manual_seed(0)
     labels = torch.arange(ways)
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fewshot.errors import InputError
+
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -30,6 +32,8 @@ def mean_ci95(values: Tensor) -> Mean:
 
 def paired_difference(a: Tensor, b: Tensor) -> Mean:
     """Mean of a - b over the same episodes, with the interval of the difference (narrower than either's)."""
+    if a.shape != b.shape:
+        raise InputError(f"{len(a)} and {len(b)} episodes cannot be compared in pairs; evaluate both on as many")
     return mean_ci95(a.double() - b.double())
 
 

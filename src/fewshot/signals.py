@@ -36,8 +36,7 @@ class StopSignal:
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
-            if handler is not None:  # None: one that was not installed from Python cannot be put back
-                signal.signal(signum, handler)  # type: ignore[arg-type]
+            signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self.received is not None:

@@ -234,6 +234,7 @@ class _Run:
             self.folder.truncate_metrics(0)
             return
         step, state = checkpoint.load(self.folder.checkpoints)
+        checkpoint.prune(self.folder.checkpoints, step)  # a kill may have come before a save's own
         checkpoint.load_into(self.algorithm, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.now = Progress(**state["progress"])

@@ -163,5 +163,11 @@ def test_unknown_distance() -> None:
         protonet(distance="manhattan")
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_a_temperature_without_a_logarithm(temperature: float) -> None:
+    with pytest.raises(InputError, match=f"algorithm.temperature={temperature} is not above 0"):
+        protonet(distance="cosine", temperature=temperature)
+
+
 def test_the_protocol_is_on_record() -> None:
     assert protonet(distance="cosine").protocol() == {"distance": "cosine", "norm_statistics": "running"}

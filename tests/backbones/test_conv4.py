@@ -88,6 +88,12 @@ def test_images_that_vanish() -> None:
     assert conv4((1, 8, 28), blocks=3, filters=4).out_features == 4 * 1 * 3
 
 
+@pytest.mark.parametrize("options", [{"filters": 0}, {"blocks": 0}])
+def test_a_net_of_nothing(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"both must be at least 1"):
+        conv4(**options)
+
+
 @pytest.mark.parametrize(
     ("key", "among"),
     [("downsampling", "pool, stride"), ("readout", "flatten, mean"), ("norm", "batch, instance, layer, group, none")],

@@ -40,6 +40,12 @@ def test_cuda_where_there_is_none(tmp_path: Path) -> None:
     assert said == "device=cuda, but this machine has no CUDA device; use device=auto or device=cpu"
 
 
+def test_a_head_that_cannot_be_validated_is_found_before_training(tmp_path: Path) -> None:
+    said = refusal("train", *QUIET, "train_ways=3", "ways=2", cwd=tmp_path)
+    assert said.startswith("ways=2, but this head was learned for ways=3; evaluate with ways=3, or train with")
+    assert not list(tmp_path.rglob("run.json"))
+
+
 def test_what_is_printed(trained: Path) -> None:
     here = trained.parents[3]
     out, err = (here / "stdout").read_text().splitlines(), (here / "stderr").read_text()

@@ -40,6 +40,12 @@ def test_learned_rates_are_saved_and_loaded() -> None:
     assert torch.equal(other("backbone.0.weight", 0), rates("backbone.0.weight", 0))
 
 
+@pytest.mark.parametrize("kind", ["fixed", "per_parameter", "per_layer_step"])
+def test_a_rate_below_zero_is_refused(kind: str) -> None:
+    with pytest.raises(InputError, match=r"inner_lr=-0\.4 is below 0"):
+        inner_rates(kind, -0.4, PARAMETERS, steps=1)
+
+
 def test_an_unknown_kind_names_the_known_ones() -> None:
     with pytest.raises(
         InputError, match="inner_rate=adaptive is unknown; choose fixed, per_parameter or per_layer_step"

@@ -29,6 +29,8 @@ class ProtoNet(Algorithm):
         super().__init__()
         if distance not in ("squared_euclidean", "euclidean", "cosine"):
             raise InputError(f"algorithm.distance={distance} is unknown; choose squared_euclidean, euclidean or cosine")
+        if temperature <= 0:
+            raise InputError(f"algorithm.temperature={temperature} is not above 0; its logarithm is learned")
         self.backbone = backbone.to(memory_format=torch.channels_last)  # the faster layout without vmap
         self.stream, self.distance = stream, distance
         if distance == "cosine":

@@ -36,6 +36,8 @@ class Conv4(nn.Module):
     ) -> None:
         super().__init__()
         channels, size = image_shape[0], min(image_shape[1:])
+        if filters < 1 or blocks < 1:
+            raise InputError(f"backbone.filters={filters}, backbone.blocks={blocks}; both must be at least 1")
         _choose("downsampling", downsampling, ("pool", "stride"))
         _choose("readout", readout, ("flatten", "mean"))
         _choose("norm", norm, tuple(NORMS))

@@ -70,6 +70,8 @@ def train(cfg: DictConfig, stop: Any) -> None:
         tasks, episodes = cfg.evaluation.tasks, cfg.evaluation.val_episodes
         return evaluate(algorithm, val, episodes=episodes, tasks=tasks, dtype=machine.dtype).summary()
 
+    probe = val or build.episode_sampler(cfg, images, cfg.train_split, machine.device)
+    evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)  # what fails at the end, fails now
     loggers = [build.construct(node, f"logger.{key}") for key, node in (cfg.logger or {}).items()]
     folder = open_folder(cfg, config, root, name)
     start_loggers(loggers, config, folder, name, trainer.steps)

@@ -51,6 +51,8 @@ class RatePerLayerStep(nn.Module):
 
 def inner_rates(kind: str, inner_lr: float, parameters: Mapping[str, Tensor], steps: int) -> nn.Module:
     """The rates by their name in YAML: fixed | per_parameter | per_layer_step."""
+    if inner_lr < 0:
+        raise InputError(f"inner_lr={inner_lr} is below 0: the inner loop would climb; use 0 or more")
     if kind == "fixed":
         return FixedRate(inner_lr)
     if kind == "per_parameter":
