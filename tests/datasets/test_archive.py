@@ -71,9 +71,7 @@ def test_a_member_that_points_elsewhere_is_refused(tmp_path: Path, name: str, re
         read(path)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"), [(stat.S_IFLNK, "is a link"), (stat.S_IFIFO, "is not an ordinary file")]
-)
+@pytest.mark.parametrize(("kind", "reason"), [(stat.S_IFLNK, "is a link"), (stat.S_IFIFO, "is not an ordinary file")])
 def test_a_link_or_a_device_is_refused(tmp_path: Path, kind: int, reason: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(special("dir/evil.png", kind), "/etc/passwd")
@@ -209,9 +207,7 @@ def test_download_without_an_answer(tmp_path: Path, closed: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_service_that_does_not_answer_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_service_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: over.wait(60))
     with pytest.raises(InputError, match=r"no answer within 0\.1 s"):
@@ -244,9 +240,7 @@ def test_obtain_finds_before_it_fetches(tmp_path: Path, server: str, closed: str
 
 def test_obtain_without_network_says_which_files_go_where(tmp_path: Path, closed: str) -> None:
     files = [Published(url=f"{closed}/{name}.zip", size=7, sha256="ab" * 32) for name in ("one", "two")]
-    message = (
-        rf"refused\); put {closed}/one.zip \(7 bytes, sha256 (ab){{32}}\) and .*two.zip .* into {tmp_path}"
-    )
+    message = rf"refused\); put {closed}/one.zip \(7 bytes, sha256 (ab){{32}}\) and .*two.zip .* into {tmp_path}"
     with pytest.raises(InputError, match=message) as caught:
         obtain(files, [tmp_path], fetch=True)
     assert "\n" not in str(caught.value)

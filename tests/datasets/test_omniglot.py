@@ -61,10 +61,7 @@ def test_images_classes_and_groups(load: Any) -> None:
     assert len(set(data.groups)) == 50
     assert data.class_names[0] == "Alphabet_of_the_Magi/character01"
     assert data.class_names[964] == "Angelic/character01"
-    assert all(
-        name.startswith(f"{group}/character")
-        for name, group in zip(data.class_names, data.groups, strict=True)
-    )
+    assert all(name.startswith(f"{group}/character") for name, group in zip(data.class_names, data.groups, strict=True))
     assert data.protocol == {"rotations": "task", "resize": "nearest", "inverted": True, "split": "vinyals"}
 
 
@@ -255,9 +252,7 @@ def check_toy(data: ImageSet) -> None:
 
 @pytest.mark.parametrize("folder", ["omniglot-py", "omniglot", ".", "Datensätze mit Leerzeichen/omniglot"])
 @pytest.mark.parametrize("unpacked", [False, True])
-def test_raw_data_is_found(
-    tmp_path: Path, toys: dict[str, dict[str, bytes]], folder: str, unpacked: bool
-) -> None:
+def test_raw_data_is_found(tmp_path: Path, toys: dict[str, dict[str, bytes]], folder: str, unpacked: bool) -> None:
     install(toys, tmp_path / "data" / folder)
     if unpacked:
         for path in (tmp_path / "data").rglob("*.zip"):
@@ -279,9 +274,7 @@ def test_content_decides_and_not_the_archive(tmp_path: Path, toys: dict[str, dic
     check_toy(dataset(tmp_path).load())
 
 
-def test_every_way_to_make_the_pixels_has_its_own_array(
-    tmp_path: Path, toys: dict[str, dict[str, bytes]]
-) -> None:
+def test_every_way_to_make_the_pixels_has_its_own_array(tmp_path: Path, toys: dict[str, dict[str, bytes]]) -> None:
     install(toys, tmp_path / "data")
     plain = dataset(tmp_path).load()
     assert (plain.turns, plain.images.shape) == (1, (80, 1, 28, 28))
@@ -322,10 +315,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
-    parts = [
-        part._replace(zip=part.zip._replace(url=f"{host}/{Path(part.zip.url).name}"))
-        for part in omniglot.PARTS
-    ]
+    parts = [part._replace(zip=part.zip._replace(url=f"{host}/{Path(part.zip.url).name}")) for part in omniglot.PARTS]
     monkeypatch.setattr(omniglot, "PARTS", tuple(parts))
     with pytest.raises(InputError, match=r"cannot be downloaded .*refused") as caught:
         dataset(tmp_path).load()
@@ -378,9 +368,7 @@ def test_a_damaged_image_stops_preparation_and_is_listed_by_verify(
         dataset(tmp_path).load()
     assert SECOND not in str(caught.value)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
-    with pytest.raises(
-        InputError, match=rf"2 damaged images: {FIRST} {reason}.*, {SECOND} {reason}"
-    ) as caught:
+    with pytest.raises(InputError, match=rf"2 damaged images: {FIRST} {reason}.*, {SECOND} {reason}") as caught:
         dataset(tmp_path).verify()
     assert "1 damaged images: Oriya/character01/0001_01.png is empty" in str(caught.value)
 
@@ -392,12 +380,8 @@ def test_other_content_is_refused_with_both_hashes(tmp_path: Path, toys: dict[st
     image.putpixel((50, 50), 0 if image.getpixel((50, 50)) else 255)
     toys["images_background"][file] = png(image)
     install(toys, tmp_path / "data")
-    message = (
-        r"found 40 images of 2 characters, content \w{64}; expected 40 of 2, content \w{64} \(\d+ bytes, "
-    )
-    with pytest.raises(
-        InputError, match=message + r"sha256 \w{64}\); delete it and run again, or replace it"
-    ):
+    message = r"found 40 images of 2 characters, content \w{64}; expected 40 of 2, content \w{64} \(\d+ bytes, "
+    with pytest.raises(InputError, match=message + r"sha256 \w{64}\); delete it and run again, or replace it"):
         dataset(tmp_path).load()
     toys["images_background"][file] = original
     del toys["images_background"][f"images_background/{SECOND}"]
@@ -414,9 +398,7 @@ def test_a_truncated_archive_says_what_it_is_and_how_to_fetch_it(
     path = tmp_path / "data" / "images_evaluation.zip"
     os.truncate(path, 5000)
     found = f"5000 bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    message = (
-        rf"not a whole zip archive .*\({found}\); delete it and run again, or replace it by file://.*sha256"
-    )
+    message = rf"not a whole zip archive .*\({found}\); delete it and run again, or replace it by file://.*sha256"
     for read in (dataset(tmp_path).load, dataset(tmp_path).verify):
         with pytest.raises(InputError, match=message):
             read()
