@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from fewshot.cli import main
 
@@ -34,7 +35,7 @@ class Done(NamedTuple):
 def call(*words: str, cwd: Path) -> Done:
     """`fewshot WORDS` in this process, in the folder `cwd`; what it changes of the process is put back."""
     out, err = io.StringIO(), io.StringIO()
-    known = set(sys.modules)
+    known, threads = set(sys.modules), torch.get_num_threads()
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
@@ -47,6 +48,7 @@ def call(*words: str, cwd: Path) -> Done:
         patch.setenv("HYDRA_FULL_ERROR", "1")
         importlib.invalidate_caches()
         main(list(words))
+    torch.set_num_threads(threads)
     for name in set(sys.modules) - known:  # the user's own modules, which other tests name alike
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(cwd)):
             del sys.modules[name]

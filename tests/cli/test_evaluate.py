@@ -13,7 +13,7 @@ def evaluated(tmp_path: Path, trained: Path):
 
     def evaluate(*words: str) -> Path:
         before = set(tmp_path.glob("outputs/evaluate/*/*"))
-        succeed("evaluate", f"run={trained}", *words, cwd=tmp_path)
+        succeed("evaluate", f"run={trained}", "threads=1", *words, cwd=tmp_path)
         (new,) = set(tmp_path.glob("outputs/evaluate/*/*")) - before
         return new
 
@@ -21,7 +21,7 @@ def evaluated(tmp_path: Path, trained: Path):
 
 
 def test_nothing_set_gives_the_training_runs_number(tmp_path: Path, trained: Path) -> None:
-    done = start("evaluate", f"run={trained}", cwd=tmp_path)
+    done = start("evaluate", f"run={trained}", "threads=1", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     again = only(tmp_path / "outputs" / "evaluate")
     ours, theirs = result(again), result(trained)
@@ -56,7 +56,7 @@ def test_more_episodes_begin_with_the_same_ones(evaluated, trained: Path) -> Non
 
 
 def test_a_learned_head_serves_its_own_ways(tmp_path: Path, trained: Path) -> None:
-    said = refusal("evaluate", f"run={trained}", "ways=3", cwd=tmp_path)
+    said = refusal("evaluate", f"run={trained}", "threads=1", "ways=3", cwd=tmp_path)
     assert said.startswith("ways=3, but this head was learned for ways=5; evaluate with ways=5, or train with ")
     assert not list(tmp_path.rglob("run.json"))
 
@@ -64,7 +64,7 @@ def test_a_learned_head_serves_its_own_ways(tmp_path: Path, trained: Path) -> No
 def test_a_zero_head_serves_any(tmp_path: Path) -> None:
     succeed("train", *QUIET, "algorithm.head_init=zero", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
-    succeed("evaluate", f"run={run}", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
+    succeed("evaluate", f"run={run}", "threads=1", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
     assert result(only(tmp_path / "outputs" / "evaluate"))["ways"] == 3
 
 
@@ -73,7 +73,15 @@ def test_other_data(tmp_path: Path, trained: Path) -> None:
     (tmp_path / "noise.py").write_text(DATA_SET)
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "noise.yaml").write_text("_target_: noise.Noise\nsize: 28\n")
-    words = ("evaluate", "--config-dir", "mine", f"run={trained}", "dataset=noise", "evaluation.episodes=5")
+    words = (
+        "evaluate",
+        "--config-dir",
+        "mine",
+        f"run={trained}",
+        "threads=1",
+        "dataset=noise",
+        "evaluation.episodes=5",
+    )
     succeed(*words, cwd=tmp_path)
     found = result(only(tmp_path / "outputs" / "evaluate"))
     assert found["dataset"] == "noise"
@@ -119,12 +127,12 @@ class Noise:
     ],
 )
 def test_refused(tmp_path: Path, trained: Path, word: str, message: str) -> None:
-    assert message in refusal("evaluate", f"run={trained}", word, cwd=tmp_path)
+    assert message in refusal("evaluate", f"run={trained}", "threads=1", word, cwd=tmp_path)
     assert not list(tmp_path.rglob("run.json"))
 
 
 def test_a_checkpoint_that_does_not_fit(tmp_path: Path, trained: Path) -> None:
-    said = refusal("evaluate", f"run={trained}", "backbone.filters=16", cwd=tmp_path, code=1)
+    said = refusal("evaluate", f"run={trained}", "threads=1", "backbone.filters=16", cwd=tmp_path, code=1)
     assert "other shape: backbone.blocks.0.0.weight [8, 1, 3, 3], model [16, 1, 3, 3]" in said
 
 
@@ -145,5 +153,5 @@ def test_cfg_job_is_the_runs_own_configuration(tmp_path: Path, trained: Path) ->
 
 
 def test_a_sweep_over_shots(tmp_path: Path, trained: Path) -> None:
-    succeed("evaluate", "-m", f"run={trained}", "shots=1,2", "evaluation.episodes=3", cwd=tmp_path)
+    succeed("evaluate", "-m", f"run={trained}", "threads=1", "shots=1,2", "evaluation.episodes=3", cwd=tmp_path)
     assert sorted(result(run)["shots"] for run in tmp_path.glob("outputs/evaluate/*/*")) == [1, 2]

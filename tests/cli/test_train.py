@@ -107,5 +107,5 @@ def test_odd_names(tmp_path: Path) -> None:
     succeed("train", *QUIET, *words, cwd=here)
     run = only(here / "Läufe = 中文" / "train")
     assert run.parent.name == "größe a=b"
-    succeed("evaluate", f"run={run.relative_to(here)}", "evaluation.episodes=3", cwd=here)
+    succeed("evaluate", f"run={run.relative_to(here)}", "threads=1", "evaluation.episodes=3", cwd=here)
     assert only(here / "outputs" / "evaluate").parent.name == "größe a=b"
