@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import QUIET, call, episodes, metrics, only, result, succeed
 from omegaconf import OmegaConf
 
+from fewshot.cli import build
+from fewshot.cli.compose import compose
+from fewshot.datasets.base import ImageSet
+from fewshot.evaluation import evaluate
 from fewshot.loggers.wandb import flatten
+from fewshot.sampler import stream
 
 CONF = Path(__file__).parents[1] / "conf"
 ALGORITHMS, BACKBONES = (
@@ -154,19 +160,48 @@ def keys_of(choice: str) -> set[str]:
     return keys
 
 
-@pytest.mark.parametrize(
-    "backbone", [pytest.param(b, marks=pytest.mark.slow) if b == "torchvision" else b for b in BACKBONES]
-)
+def chosen(**choices: str) -> list[str]:
+    """Overrides for a small run of a chosen algorithm and backbone."""
+    words = [f"{group}={name}" for group, name in choices.items()]
+    keys = set().union(*map(keys_of, words))
+    return words + [f"{key}={value}" for key, value in SMALLER.items() if key in keys]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_with_every_backbone(tmp_path: Path, algorithm: str, backbone: str) -> None:
-    words = [f"algorithm={algorithm}", f"backbone={backbone}"]
-    keys = keys_of(words[0]) | keys_of(words[1])
-    words += [f"{key}={value}" for key, value in SMALLER.items() if key in keys]
-    succeed("train", *short(2, "trainer.val_every=0", *words), cwd=tmp_path)
+def test_every_algorithm_runs(tmp_path: Path, algorithm: str) -> None:
+    succeed("train", *short(2, *chosen(algorithm=algorithm)), "backbone.filters=8", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     assert [row["step"] for row in metrics(run)] == [1, 2]
     assert all(math.isfinite(row["train/loss"]) for row in metrics(run))
     assert result(run)["test"]["episodes"] == 4
+
+
+@pytest.fixture(scope="module")
+def glyphs() -> ImageSet:
+    cfg: Any = compose("config", [])
+    return build.load_images(cfg)
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(b, marks=pytest.mark.slow) if b == "torchvision" else b for b in BACKBONES]
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, backbone: str) -> None:
+    """Two steps and a test, on what the command line would build."""
+    cfg: Any = compose("config", chosen(algorithm=algorithm, backbone=backbone))
+    made = build.make_algorithm(cfg, build.data_context(cfg, glyphs), seed=0)
+    optimizer = build.make_trainer(cfg).make_optimizer(made.parameters())
+    cpu = torch.device("cpu")
+    batches = stream(made.stream, glyphs, "train", seed=0, within_groups=False, device=cpu)
+    for step in range(2):
+        out = made(batches.batch(step))
+        assert math.isfinite(out.loss)
+        optimizer.zero_grad()
+        out.loss.backward()
+        assert any(p.grad is not None and p.grad.any() for p in made.parameters())
+        optimizer.step()
+    found = evaluate(made, build.episode_sampler(cfg, glyphs, "test", cpu), episodes=2, tasks=2)
+    assert math.isfinite(found.loss)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
