@@ -106,8 +106,8 @@ def each_run(runs: Sequence[Record]) -> Table:
         if run.finished:
             result, test = run.result, run.result["test"]
             asked = [str(result[key]) for key in ("ways", "shots", "seed", "steps")]
-            rows.append([run.name, f"{result['dataset']} {result['split']}", *asked,
-                         accuracy(test["accuracy"], test["accuracy_ci95"]), str(test["episodes"]), str(run.path)])  # fmt: skip
+            reached = [accuracy(test["accuracy"], test["accuracy_ci95"]), str(test["episodes"])]
+            rows.append([run.name, f"{result['dataset']} {result['split']}", *asked, *reached, str(run.path)])
     return Table(columns, rows, words=2)
 
 
