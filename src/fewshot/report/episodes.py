@@ -11,7 +11,7 @@ from fewshot.report.style import COLOURS, INK, MUTED, RIGHT, RULE, WRONG, styled
 
 GAP = 0.12  # between two images, in their width
 BREAK = 0.6  # between support and query
-NAMES = 1.9  # inches for the names of the classes
+LETTER = 0.068  # inches that a letter of a class's name takes
 SMALL = 10  # from so many ways the images are drawn smaller
 
 
@@ -23,11 +23,11 @@ def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any
     support, query = (x.cpu().numpy() for x in (batch.support_x, batch.query_x))
     columns = (support.shape[1] + query.shape[1]) // ways
     with styled():
-        figure = Figure(figsize=_size(ways, columns, blocks=tasks))
+        names = [[class_names[c] for c in classes] for classes in batch.classes.tolist()]
+        figure = Figure(figsize=_size([name for of in names for name in of], ways, columns, blocks=tasks))
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=INK)
         for task, axes in enumerate(figure.subplots(tasks, 1, squeeze=False)[:, 0]):
-            names = [class_names[c] for c in batch.classes[task].tolist()]
-            _draw(axes, names, _bytes(support[task]), _bytes(query[task]))
+            _draw(axes, names[task], _bytes(support[task]), _bytes(query[task]))
             axes.set_title(f"episode {task}", fontsize=8, color=MUTED, pad=14)
     return figure
 
@@ -39,17 +39,17 @@ def draw_shown(shown: Shown, title: str) -> Any:
     ways = len(shown.names)
     columns = (len(shown.support_x) + len(shown.query_x)) // ways
     with styled():
-        figure = Figure(figsize=_size(ways, columns, blocks=1))
+        figure = Figure(figsize=_size(shown.names, ways, columns, blocks=1))
         figure.suptitle(title, fontsize=9, x=0.01, ha="left", color=INK)
         axes = figure.subplots()
         _draw(axes, shown.names, shown.support_x, shown.query_x, shown.predicted)
     return figure
 
 
-def _size(ways: int, columns: int, *, blocks: int) -> tuple[float, float]:
-    """Inches."""
+def _size(names: Sequence[str] | np.ndarray, ways: int, columns: int, *, blocks: int) -> tuple[float, float]:
+    """Inches, of blocks with `ways` rows each."""
     tile = 0.5 if ways < SMALL else 0.36
-    width = NAMES + tile * (columns * (1 + GAP) + BREAK)
+    width = 0.4 + LETTER * max(map(len, names)) + tile * (columns * (1 + GAP) + BREAK)
     return max(width, 4.6), 0.5 + blocks * (0.45 + tile * ways * (1 + GAP))
 
 
@@ -127,11 +127,12 @@ def draw_embedding(shown: Shown, title: str) -> Any:
             mine, right = query[shown.query_y == n], shown.right[shown.query_y == n]
             for x, y in mine:
                 axes.plot([x, means[n, 0]], [y, means[n, 1]], color=colour, linewidth=0.5, alpha=0.5, zorder=1)
-            for points, looks in (
+            shapes: list[tuple[np.ndarray, dict[str, Any]]] = [
                 (support[shown.support_y == n], {"marker": "s", "markersize": 5, "markerfacecolor": "none"}),
                 (mine[right], {"marker": "o", "markersize": 4}),
                 (mine[~right], {"marker": "x", "markersize": 6, "markeredgewidth": 1.8}),
-            ):
+            ]
+            for points, looks in shapes:
                 axes.plot(points[:, 0], points[:, 1], color=colour, linestyle="none", zorder=2, **looks)
             box = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "none"}
             axes.text(means[n, 0], means[n, 1], f"{n + 1}", ha="center", va="center", fontsize=8, color="white",

@@ -93,7 +93,7 @@ def draw_against(groups: Sequence[Group], names: Sequence[str], axis: str) -> An
             y = [g.accuracy for g in mine]
             axes.errorbar(x, y, [g.ci95 or 0.0 for g in mine], color=colour, marker=MARKERS[s % len(MARKERS)],
                           markersize=4.5, capsize=2.5, elinewidth=1)  # fmt: skip
-            ends.append((x[-1], y[-1], name, colour))
+            ends.append((x[-1] + 0.07, y[-1], name, colour))
         axes.set(xlim=(-0.35, len(values) - 0.6), xlabel=f"{axis} (per class)" if axis == "shots" else axis)
         axes.set_xticks(list(places.values()), [str(v) for v in values])
         return ends

@@ -103,13 +103,14 @@ def same_classes(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bo
 
 
 def grouped(runs: Iterable[Record]) -> list[Group]:
-    """Groups of the finished runs in the order of their first; of runs that are alike, the newest counts."""
+    """Groups of the finished runs by data, algorithm, ways and shots; of runs that are alike, the newest counts."""
     settings: dict[str, dict[int, Record]] = {}
     for run in runs:
         if run.finished:
             key = json.dumps([run.kind, run.result["split"], run.setting], sort_keys=True, default=str)
             settings.setdefault(key, {})[run.result["seed"]] = run
-    return [Group([by_seed[seed] for seed in sorted(by_seed)]) for by_seed in settings.values()]
+    groups = [Group([by_seed[seed] for seed in sorted(by_seed)]) for by_seed in settings.values()]
+    return sorted(groups, key=lambda g: [g.result[key] for key in ("dataset", "split", "algorithm", "ways", "shots")])
 
 
 def labels(groups: Sequence[Group]) -> list[str]:

@@ -65,12 +65,10 @@ def svg(figure: Any, title: str) -> str:
     text = re.sub("|".join(VARIABLES), lambda match: f"var(--{VARIABLES[match[0]]})", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # the page's own typeface
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
-    opening = (
-        f'<svg role="img" aria-label="{_escaped(title)}" viewBox="0 0 {width} {height}" style="max-width:{width}pt"'
-    )
-    return re.sub(
-        r"<svg[^>]*?viewBox=\"[^\"]*\"[^>]*", opening + ' xmlns:xlink="http://www.w3.org/1999/xlink"', text, count=1
-    )
+    size = f'viewBox="0 0 {width} {height}" style="max-width:{1.3 * float(width):.0f}pt"'
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opening = f'<svg role="img" aria-label="{_escaped(title)}" {size} {names}'
+    return re.sub(r"<svg[^>]*", lambda _: opening, text, count=1)
 
 
 def _escaped(text: str) -> str:

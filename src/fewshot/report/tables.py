@@ -28,7 +28,10 @@ def accuracy(value: float | None, ci95: float | None) -> str:
 
 
 def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
-    """A row for each setting: mean over seeds with the interval over episodes; apart from it the spread over seeds."""
+    """A row for each setting: mean over seeds with the interval over episodes; apart from it the spread over seeds.
+
+    Columns that no row fills are left out.
+    """
     columns = ["run", "algorithm", "data", "ways", "shots", "seeds", "steps", "accuracy %", "sd of seeds", "raw pixels",
                "untrained", "published"]  # fmt: skip
     rows = [
@@ -38,7 +41,8 @@ def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
          published(g)]
         for g, name in zip(groups, names, strict=True)
     ]  # fmt: skip
-    return Table(columns, rows, words=3)
+    kept = [i for i in range(len(columns)) if any(row[i] != NONE for row in rows)]
+    return Table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], words=3)
 
 
 def published(group: Group) -> str:
