@@ -87,13 +87,14 @@ class Record:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Every run folder (it holds a run.json) at or below the paths, in order of name and age."""
+    """Every run folder (it holds a run.json) at or below the paths, in their order, below each by name and age."""
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist; give run folders or folders that hold them")
-        found += [path] if (path / "run.json").exists() else [f.parent for f in path.rglob("run.json")]
-    return sorted(dict.fromkeys(found), key=lambda folder: (folder.parent, _created(folder), folder.name))
+        below = [path] if (path / "run.json").exists() else [f.parent for f in path.rglob("run.json")]
+        found += sorted(below, key=lambda folder: (folder.parent, _created(folder), folder.name))
+    return list(dict.fromkeys(found))
 
 
 def _created(folder: Path) -> str:
