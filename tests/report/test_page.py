@@ -146,11 +146,11 @@ SWEEP = {
     "schema": 1,
     "command": ["fewshot", "train", "-m", "shots=1,5,9"],
     "jobs": [
-        {"number": n, "identity": f"id{n}", "overrides": [f"shots={k}"], "status": status, "exit_code": code,
-         "reason": reason, "attempts": 1, "seconds": 2.0, "log": f"logs/{n}.log"}
+        {"number": n, "identity": None if n == 4 else f"id{n}", "overrides": [f"shots={k}"], "status": status,
+         "exit_code": code, "reason": reason, "attempts": 1, "seconds": 2.0, "log": f"logs/{n}.log"}
         for n, k, status, code, reason in (
             (0, 1, "failed", 1, "exit code 1"), (1, 5, "failed", -9, "killed"), (2, 9, "waiting", None, None),
-            (3, 2, "done", 0, None),
+            (3, 2, "done", 0, None), (4, "x", "failed", 2, "shots=x is a text"),
         )
     ],
 }  # fmt: skip
@@ -166,15 +166,21 @@ def test_a_partial_sweep(make_run: Make, tmp_path: Path) -> None:
     (folder / "logs" / "1.log").write_text("".join(f"line {i}\n" for i in range(99)) + "bar 1%\rbar 2%\n<killed>\n")
     report = page.Report([tmp_path / "outputs"])
     assert len(report.finished) == 1
-    assert [(job.number, job.status) for job in report.jobs] == [(1, "failed"), (2, "waiting"), (3, "missing")]
+    assert [(job.number, job.status) for job in report.jobs] == [
+        (1, "failed"),
+        (2, "waiting"),
+        (3, "missing"),
+        (4, "failed"),
+    ]
     assert report.jobs[0].last_lines[-3:] == ("line 98", "bar 2%", "<killed>")
     assert report.jobs[1].last_lines == ()
     assert report.summary() == (
-        "1 runs finished, 1 unfinished; sweep s of 4 jobs: 1 with a result, 1 failed, 1 waiting, 1 missing"
+        "1 runs finished, 1 unfinished; sweep s of 5 jobs: 1 with a result, 2 failed, 1 waiting, 1 missing"
     )
     rows = [row[:4] for row in report.unfinished.rows]  # the unfinished run is its job's, not a line of its own
     assert rows == [["job 1: shots=5", "failed", "20 of 20", "killed"], ["job 2: shots=9", "waiting", "–", "–"],
-                    ["job 3: shots=2", "missing", "–", "–"]]  # fmt: skip
+                    ["job 3: shots=2", "missing", "–", "–"],
+                    ["job 4: shots=x", "failed", "–", "shots=x is a text"]]  # fmt: skip
     text = page.html(report, None)
     assert "line 98\nbar 2%\n&lt;killed&gt;</pre>" in text
     assert "fewshot train -m shots=1,5,9" in text

@@ -11,46 +11,52 @@ from fewshot.report.style import COLOURS, INK, MUTED, RIGHT, RULE, WRONG, styled
 
 GAP = 0.12  # between two images, in their width
 BREAK = 0.6  # between support and query
-LETTER = 0.068  # inches that a letter of a class's name takes
+EDGE = 0.1  # for frames that reach over
+LETTER = 0.06  # inches that a letter of a class's name takes
 SMALL = 10  # from so many ways the images are drawn smaller
 
 
 def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any:
     """A matplotlib Figure: one block per episode, a row per class, its support images left of its queries."""
-    from matplotlib.figure import Figure  # late: half a second
-
-    tasks, ways = batch.classes.shape
+    ways = batch.classes.shape[1]
     support, query = (x.cpu().numpy() for x in (batch.support_x, batch.query_x))
-    columns = (support.shape[1] + query.shape[1]) // ways
+    names = [[class_names[c] for c in classes] for classes in batch.classes.tolist()]
     with styled():
-        names = [[class_names[c] for c in classes] for classes in batch.classes.tolist()]
-        figure = Figure(figsize=_size([name for of in names for name in of], ways, columns, blocks=tasks))
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=INK)
-        for task, axes in enumerate(figure.subplots(tasks, 1, squeeze=False)[:, 0]):
+        figure, blocks = _laid_out(title, names, (support.shape[1] + query.shape[1]) // ways, heading=0.25)
+        for task, axes in enumerate(blocks):
             _draw(axes, names[task], _bytes(support[task]), _bytes(query[task]))
-            axes.set_title(f"episode {task}", fontsize=8, color=MUTED, pad=14)
+            axes.set_title(f"episode {task}", fontsize=8, color=MUTED, pad=16)
     return figure
 
 
 def draw_shown(shown: Shown, title: str) -> Any:
     """A Figure of one episode of a test: each wrong query is framed and says which class it was taken for."""
-    from matplotlib.figure import Figure
-
-    ways = len(shown.names)
-    columns = (len(shown.support_x) + len(shown.query_x)) // ways
+    columns = (len(shown.support_x) + len(shown.query_x)) // len(shown.names)
     with styled():
-        figure = Figure(figsize=_size(shown.names, ways, columns, blocks=1))
-        figure.suptitle(title, fontsize=9, x=0.01, ha="left", color=INK)
-        axes = figure.subplots()
+        figure, (axes,) = _laid_out(title, [shown.names], columns)
         _draw(axes, shown.names, shown.support_x, shown.query_x, shown.predicted)
     return figure
 
 
-def _size(names: Sequence[str] | np.ndarray, ways: int, columns: int, *, blocks: int) -> tuple[float, float]:
-    """Inches, of blocks with `ways` rows each."""
+def _laid_out(
+    title: str, names: Sequence[Sequence[str] | np.ndarray], columns: int, heading: float = 0.0
+) -> tuple[Any, list[Any]]:
+    """A figure with axes for a block of images per list of names, one above the other: all sizes are known, in inches.
+
+    columns: images in a row. heading: what a block's own title needs.
+    """
+    from matplotlib.figure import Figure  # late: half a second
+
+    ways = len(names[0])
     tile = 0.5 if ways < SMALL else 0.36
-    width = 0.4 + LETTER * max(map(len, names)) + tile * (columns * (1 + GAP) + BREAK)
-    return max(width, 4.6), 0.5 + blocks * (0.45 + tile * ways * (1 + GAP))
+    left = 0.35 + LETTER * max(len(name) for block in names for name in block)
+    wide, high = tile * (EDGE + columns * (1 + GAP) + BREAK), tile * (EDGE + ways * (1 + GAP))
+    width, above = max(left + wide + 0.1, 4.0), 0.3 + heading  # above a block: its words and its own title
+    height = 0.25 + len(names) * (above + high)
+    figure = Figure(figsize=(width, height), layout="none")
+    figure.text(0.1 / width, 1 - 0.08 / height, title, fontsize=9, color=INK, va="top")
+    bottoms = [height - 0.25 - (i + 1) * (above + high) for i in range(len(names))]
+    return figure, [figure.add_axes((left / width, b / height, wide / width, high / height)) for b in bottoms]
 
 
 def _bytes(x: np.ndarray) -> np.ndarray:
@@ -74,23 +80,25 @@ def _draw(
         axes.imshow(mosaic, extent=extent, interpolation="nearest", aspect="equal")
     for row, name in enumerate(names):
         middle = row * step + 0.5
-        axes.text(-0.2, middle, f"{name}  {row + 1}", ha="right", va="center", fontsize=7, color=INK)
+        axes.text(-0.2, middle, f"{name}\u2002{row + 1}", ha="right", va="center", fontsize=7, color=INK)
     for text, x in (("support", 0.0), ("query", start)):
         axes.text(x, -0.15, text, ha="left", va="bottom", fontsize=8, color=MUTED)
     if predicted is not None:
         _mark(axes, predicted.reshape(ways, queries), start, step)
-    axes.set(xlim=(-0.1, start + queries * step), ylim=(ways * step, -0.1))
+    axes.set(xlim=(-EDGE, start + queries * step), ylim=(ways * step, -EDGE))
     axes.set_axis_off()
 
 
 def _mosaic(images: np.ndarray, ways: int) -> np.ndarray:
     """[N*M, C, H, W] uint8 -> RGBA, a row per class; the gaps are transparent. One channel is ink on paper."""
     count, channels, height, width = images.shape
-    gaps = (round(height * GAP), round(width * GAP))
-    tiles = np.zeros((count, height + gaps[0], width + gaps[1], 4), np.uint8)
+    side = max(height, width)
+    full, top, left = side + round(side * GAP), (side - height) // 2, (side - width) // 2
+    tiles = np.zeros((count, full, full, 4), np.uint8)
     pixels = 255 - images.repeat(3, 1) if channels == 1 else images[:, :3]
-    tiles[:, :height, :width, :3] = pixels.transpose(0, 2, 3, 1)
-    tiles[:, :height, :width, 3] = 255
+    place = tiles[:, top : top + height, left : left + width]
+    place[..., :3] = pixels.transpose(0, 2, 3, 1)
+    place[..., 3] = 255
     rows = tiles.reshape(ways, count // ways, *tiles.shape[1:])  # [N, M, h, w, 4]
     return rows.transpose(0, 2, 1, 3, 4).reshape(ways * tiles.shape[1], -1, 4)
 

@@ -22,7 +22,7 @@ class Job:
     status: str  # waiting | running | failed | stopped | missing (it was done, and its folder is gone)
     reason: str | None
     attempts: int
-    folder: Path  # of its run, where it has come so far
+    folder: Path | None  # of its run, once it has one; a job that cannot be configured never has
     log: Path | None  # where there is one
     last_lines: tuple[str, ...]  # of the log
 
@@ -59,14 +59,15 @@ def _read(files: Iterable[Path]) -> Iterator[Sweep]:
 
 def _job(sweep: Path, job: dict[str, Any]) -> Job | None:
     """The truth about a run is its folder: a job that has a result there is no longer of interest."""
-    if job.get("identity") and RunFolder(sweep / job["identity"]).finished:
+    folder = sweep / job["identity"] if job.get("identity") else None
+    if folder and RunFolder(folder).finished:
         return None
     log = sweep / job["log"] if job.get("log") else None
     log = log if log is not None and log.is_file() else None
     return Job(
         sweep=sweep, number=int(job["number"]), overrides=tuple(job.get("overrides") or ()),
         status="missing" if job["status"] == "done" else job["status"], reason=job.get("reason"),
-        attempts=job.get("attempts") or 0, folder=sweep / str(job.get("identity")), log=log,
+        attempts=job.get("attempts") or 0, folder=folder if folder and folder.is_dir() else None, log=log,
         last_lines=_last_lines(log),
     )  # fmt: skip
 

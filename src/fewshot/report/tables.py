@@ -85,11 +85,11 @@ def unfinished(runs: Sequence[Record], jobs: Sequence[Job]) -> Table:
     """Runs without a result, and a sweep's jobs that have none: how far they came, and why."""
     columns = ["run", "status", "step", "why", "folder"]
     jobs_rows = [
-        [f"job {job.number}: {' '.join(job.overrides)}", job.status, _step(Record(job.folder)), job.reason or NONE,
-         str(job.folder if job.folder.is_dir() else job.sweep)]
+        [f"job {job.number}: {' '.join(job.overrides)}", job.status, _step(job.folder and Record(job.folder)),
+         job.reason or NONE, str(job.folder or job.sweep)]
         for job in jobs
     ]  # fmt: skip
-    taken = {job.folder.resolve() for job in jobs}
+    taken = {job.folder.resolve() for job in jobs if job.folder}
     run_rows = [
         [run.name, "unfinished", _step(run), "stopped or running; the same command goes on with it", str(run.path)]
         for run in runs if not run.finished and run.path.resolve() not in taken
@@ -97,9 +97,9 @@ def unfinished(runs: Sequence[Record], jobs: Sequence[Job]) -> Table:
     return Table(columns, [*jobs_rows, *run_rows], words=5)
 
 
-def _step(run: Record) -> str:
-    planned = (run.config.get("trainer") or {}).get("steps")
-    return f"{run.steps} of {planned}" if planned is not None else NONE
+def _step(run: Record | None) -> str:
+    planned = (run.config.get("trainer") or {}).get("steps") if run else None
+    return f"{run.steps} of {planned}" if run and planned is not None else NONE
 
 
 def each_run(runs: Sequence[Record]) -> Table:
