@@ -53,7 +53,8 @@ def _laid_out(
     wide, high = tile * (EDGE + columns * (1 + GAP) + BREAK), tile * (EDGE + ways * (1 + GAP))
     width, above = max(left + wide + 0.1, 4.0), 0.3 + heading  # above a block: its words and its own title
     height = 0.25 + len(names) * (above + high)
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")
     figure.text(0.1 / width, 1 - 0.08 / height, title, fontsize=9, color=INK, va="top")
     bottoms = [height - 0.25 - (i + 1) * (above + high) for i in range(len(names))]
     return figure, [figure.add_axes((left / width, b / height, wide / width, high / height)) for b in bottoms]

@@ -85,7 +85,7 @@ def unfinished(runs: Sequence[Record], jobs: Sequence[Job]) -> Table:
     """Runs without a result, and a sweep's jobs that have none: how far they came, and why."""
     columns = ["run", "status", "step", "why", "folder"]
     jobs_rows = [
-        [f"job {job.number}: {' '.join(job.overrides)}", job.status, _step(job.folder and Record(job.folder)),
+        [f"job {job.number}: {' '.join(job.overrides)}", job.status, _step(Record(job.folder) if job.folder else None),
          job.reason or NONE, str(job.folder or job.sweep)]
         for job in jobs
     ]  # fmt: skip
