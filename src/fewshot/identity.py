@@ -1,7 +1,8 @@
-"""When two runs are the same run, and in what they differ, by their configurations. Layer 1."""
+"""When two runs are the same run, and in what they differ, by their configurations. Layer 1; imports no torch."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,23 @@ OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "
 
 def identity(config: Mapping[str, Any]) -> str:
     """Twelve hex digits that are equal exactly for runs that compute the same."""
-    return hashlib.sha256(json.dumps(computing(config), sort_keys=True).encode()).hexdigest()[:12]
+    return digest(computing(config))
 
 
 def computing(config: Mapping[str, Any]) -> dict[str, Any]:
     """Path -> value of every key that a run's numbers may depend on."""
-    flat = flatten(config)
-    return {k: v for k, v in flat.items() if not {k.split(".")[0], k.split(".")[-1]} & set(OUTSIDE_IDENTITY)}
+    return {key: value for key, value in flatten(config).items() if not outside(key)}
+
+
+def outside(key: str) -> bool:
+    """Whether a key, such as `dataset.cache_dir` or the group `logger`, leaves the numbers as they are."""
+    parts = re.split(r"[./@]", key)
+    return bool({parts[0], parts[-1]} & set(OUTSIDE_IDENTITY))
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
