@@ -64,7 +64,7 @@ def _print(report: "Report", pair: str | None) -> None:
     if report.unfinished.rows:
         _print_table(report.unfinished)
     for job in report.jobs:
-        if job.failed and job.last_lines:
+        if job.failed and job.last_lines and job.last_lines[-1] not in (job.reason or ""):
             print(f"job {job.number} ends with (all of it in {job.log}):")
             print("\n".join(f"  {line}" for line in job.last_lines[-3:]))
     print(report.summary())

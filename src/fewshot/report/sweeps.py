@@ -18,7 +18,7 @@ class Job:
 
     sweep: Path  # the sweep's folder
     number: int
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # those that not all jobs of the sweep have
     status: str  # waiting | running | failed | stopped | missing (it was done, and its folder is gone)
     reason: str | None
     attempts: int
@@ -51,21 +51,25 @@ def _read(files: Iterable[Path]) -> Iterator[Sweep]:
     for file in files:
         try:
             said = json.loads(file.read_bytes())
-            jobs = [_job(file.parent, job) for job in said["jobs"]]
+            shared = set.intersection(*[set(job["overrides"]) for job in said["jobs"]] or [set()])
+            jobs = [_job(file.parent, job, shared if len(said["jobs"]) > 1 else set()) for job in said["jobs"]]
             yield Sweep(file.parent, tuple(said.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
-def _job(sweep: Path, job: dict[str, Any]) -> Job | None:
-    """The truth about a run is its folder: a job that has a result there is no longer of interest."""
+def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> Job | None:
+    """The truth about a run is its folder: a job that has a result there is no longer of interest.
+
+    shared: overrides of all jobs, which do not tell this one from the others.
+    """
     folder = sweep / job["identity"] if job.get("identity") else None
     if folder and RunFolder(folder).finished:
         return None
     log = sweep / job["log"] if job.get("log") else None
     log = log if log is not None and log.is_file() else None
     return Job(
-        sweep=sweep, number=int(job["number"]), overrides=tuple(job.get("overrides") or ()),
+        sweep=sweep, number=int(job["number"]), overrides=tuple(word for word in job["overrides"] if word not in shared),
         status="missing" if job["status"] == "done" else job["status"], reason=job.get("reason"),
         attempts=job.get("attempts") or 0, folder=folder if folder and folder.is_dir() else None, log=log,
         last_lines=_last_lines(log),
