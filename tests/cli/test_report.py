@@ -47,6 +47,7 @@ def test_table_and_csv(tmp_path: Path, trained: Path) -> None:
     assert call("report", str(runs / "1"), cwd=tmp_path).out.count("glyphs test") == 1
 
 
+@pytest.mark.slow
 def test_a_real_sweep(tmp_path: Path) -> None:
     """Two algorithms and two seeds, from the command line to one page, moved in between."""
     small = [word for word in QUIET if not word.startswith("algorithm.")]

@@ -146,8 +146,8 @@ SWEEP = {
     "schema": 1,
     "command": ["fewshot", "train", "-m", "shots=1,5,9"],
     "jobs": [
-        {"number": n, "identity": None if n == 4 else f"id{n}", "overrides": [f"shots={k}", "threads=1"], "status": status,
-         "exit_code": code, "reason": reason, "attempts": 1, "seconds": 2.0, "log": f"logs/{n}.log"}
+        {"number": n, "identity": None if n == 4 else f"id{n}", "overrides": [f"shots={k}", "threads=1"],
+         "status": status, "exit_code": code, "reason": reason, "attempts": 1, "seconds": 2.0, "log": f"logs/{n}.log"}
         for n, k, status, code, reason in (
             (0, 1, "failed", 1, "exit code 1"), (1, 5, "failed", -9, "killed"), (2, 9, "waiting", None, None),
             (3, 2, "done", 0, None), (4, "x", "failed", 2, "shots=x is a text"),

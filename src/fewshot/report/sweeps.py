@@ -68,8 +68,9 @@ def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> Job | None:
         return None
     log = sweep / job["log"] if job.get("log") else None
     log = log if log is not None and log.is_file() else None
+    own = tuple(word for word in job["overrides"] if word not in shared)
     return Job(
-        sweep=sweep, number=int(job["number"]), overrides=tuple(word for word in job["overrides"] if word not in shared),
+        sweep=sweep, number=int(job["number"]), overrides=own,
         status="missing" if job["status"] == "done" else job["status"], reason=job.get("reason"),
         attempts=job.get("attempts") or 0, folder=folder if folder and folder.is_dir() else None, log=log,
         last_lines=_last_lines(log),
