@@ -15,7 +15,8 @@ from fewshot.errors import InputError
 from fewshot.metrics import Mean, mean_ci95, paired_difference
 from fewshot.report.runs import Record
 
-AXES = ("ways", "shots", "train_ways", "train_shots", "algorithm.stream.ways", "algorithm.stream.shots")
+# Sizes of training episodes, which follow those of the test unless they are set.
+FOLLOWING = ("train_ways", "train_shots", "algorithm.stream.ways", "algorithm.stream.shots")
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,12 @@ def _cell(group: Group, *keys: str) -> tuple[Any, ...]:
 
 
 def _comparable(group: Group) -> dict[str, Any]:
-    """The setting with training sizes that follow the test's written as such."""
+    """The setting without ways and shots, and without the training sizes that follow them."""
     setting = group.runs[0].setting
     own = {key: value for key, value in setting.items() if key not in ("ways", "shots")}
-    for key in AXES[2:]:
-        if key in own and own[key] == setting.get(key.split("_")[-1].split(".")[-1]):
+    for key in FOLLOWING:
+        of_the_test = "ways" if key.endswith("ways") else "shots"
+        if key in own and own[key] == setting.get(of_the_test):
             del own[key]
     return own
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot import __version__
+from fewshot.errors import InputError
 from fewshot.metrics import Mean
 from fewshot.report import figures, tables
 from fewshot.report.episodes import draw_embedding, draw_shown
@@ -72,8 +73,6 @@ class Report:
 
     def pair(self) -> tuple[Record, Record, Mean]:
         """Of exactly two finished runs: the first, the second, and first minus second. InputError otherwise."""
-        from fewshot.errors import InputError
-
         if len(self.finished) != 2:
             raise InputError(
                 f"a paired comparison needs two finished runs; there are {len(self.finished)}; give two folders"
