@@ -9,7 +9,7 @@ unexport FEWSHOT_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench build clean
+.PHONY: help setup run test check results bench build clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: setup  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+results: setup  ## README's tables of results, from docs/results
+	$(BIN)/python scripts/results.py
 
 bench: setup  ## benchmarks in scripts/bench, if there are any
 	@for file in $(wildcard scripts/bench/*.py); do $(BIN)/python $$file || exit 1; done

@@ -34,9 +34,9 @@ EXPERIMENTS = sorted(
 
 def test_the_run_folder_is_complete(trained: Path) -> None:
     """What design.md promises of a run folder."""
-    for name in ("config.yaml", "run.json", "metrics.jsonl", "result.json", "episodes/test.npz"):
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "result.json", "episodes/test.npz", "episodes/shown.npz"):
         assert (trained / name).is_file(), name
-    assert (trained / "figures").is_dir()
+    assert {path.name for path in (trained / "figures").iterdir()} == {"curves.png", "episode.png", "embedding.png"}
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"2", "4", "last", "best"}
     for step in ("2", "4"):
         files = {path.name for path in (trained / "checkpoints" / step).iterdir()}

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "fewshot"
 LAYERS = (
     ("errors",),  # design.md's layer 0 from here ...
     ("episode", "metrics", "signals", "ops"),  # ... to here
-    ("datasets", "backbones", "checkpoint", "run_folder"),
+    ("datasets", "backbones", "checkpoint", "identity", "run_folder"),
     ("sampler", "algorithms", "loggers"),
     ("trainer", "evaluation", "result", "gradcheck"),
     ("report",),
@@ -18,7 +18,7 @@ LAYERS = (
     ("__main__",),
 )
 LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
-LATE = ("matplotlib", "wandb", "torchvision", "rich", "tensorboard")  # 0.2 to 1.2 s each
+LATE = ("matplotlib", "jinja2", "wandb", "torchvision", "rich", "tensorboard")  # 0.2 to 1.2 s each
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -70,7 +70,8 @@ def test_it_runs_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     place = run(installed / "python", "-c", "import fewshot; print(fewshot.__file__)", cwd=tmp_path)
     assert Path(place.strip()).is_relative_to(installed.parent)
     run(installed / "fewshot", "evaluate", f"run={made}", "evaluation.episodes=3", cwd=tmp_path)
-    assert "glyphs test" in run(installed / "fewshot", "report", "outputs", cwd=tmp_path)
+    assert "glyphs test" in run(installed / "fewshot", "report", "outputs", "--html", "r.html", cwd=tmp_path)
+    assert "<svg" in (tmp_path / "r.html").read_text()
 
 
 def test_a_users_files_are_found_beside_it(installed: Path, tmp_path: Path) -> None:

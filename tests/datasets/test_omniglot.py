@@ -20,6 +20,7 @@ from fewshot.datasets import archive, omniglot
 from fewshot.datasets.base import ImageSet
 from fewshot.datasets.omniglot import Omniglot
 from fewshot.errors import FewshotError, InputError
+from fewshot.sampler import EpisodeSampler, MinibatchStream
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FEWSHOT_DATA") or ROOT.parent / "shared" / "data")
@@ -118,6 +119,55 @@ def test_the_published_splits_of_any_data_are_disjoint_and_complete() -> None:
     for split in omniglot.OPTIONS["split"]:
         parts = omniglot.make_splits(names, split, seed=3)
         assert sorted(parts["train"] + parts["val"] + parts["test"]) == list(range(12))
+
+
+# What is really sampled: no test character is ever seen in training, in any rotation.
+
+DRAWN = {"ways": 20, "shots": 5, "queries": 15}  # all twenty drawings of twenty characters
+
+
+def upright(x: torch.Tensor) -> set[bytes]:
+    """Each picture [M, 1, 28, 28] by its content, the same for its four quarter turns."""
+    ink = (x[:, 0] > 0.5).numpy()
+    turned = [np.packbits(np.rot90(ink, r, (1, 2)).reshape(len(ink), -1), axis=1) for r in range(4)]
+    return {min(turn[i].tobytes() for turn in turned) for i in range(len(ink))}
+
+
+def seen(data: ImageSet, split: str, *, seed: int) -> tuple[set[str], set[bytes]]:
+    """Characters and pictures of 400 episodes of a stream, and of 60 mini-batches where it is a training split."""
+    draws = EpisodeSampler(data, split, **DRAWN, seed=seed)
+    batches = [draws.sample(20 * k, 20) for k in range(20)]
+    classes = {c for batch in batches for c in batch.classes.flatten().tolist()}
+    pictures = [torch.cat([batch.support_x, batch.query_x], 1).flatten(0, 1) for batch in batches]
+    if split != "test":
+        minibatches = MinibatchStream(data, split, batch_size=128, seed=seed)
+        for k in range(60):
+            batch = minibatches.batch(k)
+            classes |= {data.splits[split][y] for y in batch.y.tolist()}
+            pictures.append(batch.x)
+    names = {data.class_names[c].split("@")[0] for c in classes}
+    return names, set().union(*map(upright, pictures))
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.parametrize("rotations", ["classes", "task"])
+@pytest.mark.parametrize(("split", "alike"), [("vinyals", 0), ("random", 1), ("lake", 1)])
+def test_no_test_character_is_seen_in_training(load: Any, split: str, alike: int, rotations: str) -> None:
+    """By name, and by the pictures themselves turned upright.
+
+    alike: pictures that both sides may share. Two pairs of characters, plain strokes of different alphabets, have one
+    28x28 picture in common; `vinyals` trains on all four, `random` and `lake` part one pair of them.
+    """
+    data = load(rotations, split=split)
+    characters, pictures = seen(data, "test", seed=0)
+    assert len(characters) > 0.9 * len({data.class_names[c].split("@")[0] for c in data.splits["test"]})
+    for training in ("train", "trainval"):
+        learned, looked_at = seen(data, training, seed=1)
+        assert len(learned) > 0.9 * len({data.class_names[c].split("@")[0] for c in data.splits[training]})
+        assert not learned & characters
+        assert len(looked_at & pictures) <= alike
+        assert len(looked_at) > 10_000
 
 
 # Pixels.

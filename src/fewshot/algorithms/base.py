@@ -49,6 +49,13 @@ class Algorithm(nn.Module):
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
         return StepOutput(loss, logits)
 
+    def features(self, state: State, x: Tensor) -> Tensor:
+        """The embeddings that `predict` judges by, for pictures: x [T, M, C, H, W] -> [T, M, D].
+
+        Those of the backbone as it was trained; algorithms whose backbone adapts to a task say so here.
+        """
+        return embed(self.backbone, x)  # type: ignore[arg-type]
+
     def protocol(self) -> dict[str, Any]:
         """What a result has to say about the algorithm: distance, inner steps at test, statistics of the norms."""
         return {}

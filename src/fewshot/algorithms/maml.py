@@ -32,7 +32,7 @@ from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
 from fewshot.ops.inner_rates import RatePerParameter, inner_rates
-from fewshot.ops.tasks import Params, accumulated, map_tasks, model_logits
+from fewshot.ops.tasks import Params, accumulated, map_tasks, model_features, model_logits
 
 
 class MAML(Algorithm):
@@ -124,6 +124,10 @@ class MAML(Algorithm):
                 self._seen.append({name: value.detach() for name, value in seen.items()})
                 return logits
             return map_tasks(lambda p, x: model_logits(self.backbone, p, x), state, self.shapes, query_x)
+
+    def features(self, state: Params, x: Tensor) -> Tensor:
+        with self._statistics(adapting=False):
+            return map_tasks(lambda p, x: model_features(self.backbone, p, x), state, self.shapes, x)
 
     def forward(self, batch: Batch) -> StepOutput:
         """(2) for a meta-batch; in chunks of `task_chunk` tasks where memory is short."""

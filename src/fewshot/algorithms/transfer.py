@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import grad
 from torch.nn.functional import cross_entropy, linear
 
 from fewshot.algorithms.base import Algorithm, class_means, cosines, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
-from fewshot.ops.tasks import Params, map_tasks
+from fewshot.ops.tasks import Params, map_tasks, model_features
 
 
 class Transfer(Algorithm):
@@ -61,8 +61,7 @@ class Transfer(Algorithm):
         return cross_entropy(self.task_logits(params, x), y) + decay
 
     def task_logits(self, params: Params, x: Tensor) -> Tensor:
-        own = {n.removeprefix("backbone."): p for n, p in params.items() if n.startswith("backbone.")}
-        z = functional_call(self.backbone, own, (x,)) if own else x
+        z = model_features(self.backbone, params, x) if self.adapted == "all" else x
         return self.scores(z, params["weight"], params["bias"])
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Params:
@@ -80,6 +79,11 @@ class Transfer(Algorithm):
     def predict(self, state: Params, query_x: Tensor) -> Tensor:
         inputs = query_x if self.adapted == "all" else embed(self.backbone, query_x)
         return map_tasks(self.task_logits, state, self.shapes, inputs)
+
+    def features(self, state: Params, x: Tensor) -> Tensor:
+        if self.adapted == "head":
+            return embed(self.backbone, x)
+        return map_tasks(lambda p, x: model_features(self.backbone, p, x), state, self.shapes, x)
 
     def protocol(self) -> dict[str, Any]:
         return {"norm_statistics": "running", "inner_steps_eval": self.adapt_steps, "head": self.head,

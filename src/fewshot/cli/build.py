@@ -1,8 +1,6 @@
 """From a composed configuration to objects: the only place where `_target_`s become instances. Layer 5."""
 
-import hashlib
 import inspect
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.algorithms.base import Algorithm
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
+from fewshot.identity import differing_keys, identity
 from fewshot.ops import runtime
 from fewshot.sampler import EpisodeSampler
 from fewshot.trainer import Trainer
 
+__all__ = ["differing_keys", "identity"]  # a configuration's own, beside what is made of it
 Config = dict[str, Any]
-# What may differ between two runs of one identity: where things lie, what shows them, what they run on.
-OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name")
 
 
 class Machine(NamedTuple):
@@ -37,31 +35,6 @@ def plain(cfg: DictConfig) -> Config:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     return config  # type: ignore[return-value]
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits that are equal exactly for runs that compute the same."""
-    kept = {k: v for k, v in flatten(config).items() if k.split(".")[-1] not in OUTSIDE_IDENTITY}
-    kept = {k: v for k, v in kept.items() if k.split(".")[0] not in OUTSIDE_IDENTITY}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """`key: theirs -> ours` for what differs between two configurations within their identity."""
-    a, b = flatten(ours), flatten(theirs)
-    keys = [k for k in sorted({*a, *b}) if not {k.split(".")[0], k.split(".")[-1]} & set(OUTSIDE_IDENTITY)]
-    return [f"{k}: {b.get(k)} -> {a.get(k)}" for k in keys if a.get(k) != b.get(k)]
 
 
 def start_machine(config: Mapping[str, Any]) -> Machine:

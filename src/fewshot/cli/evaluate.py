@@ -67,7 +67,8 @@ def job(cfg: DictConfig) -> int:
     options: dict[str, Any] = {"episodes": cfg.evaluation.episodes, "tasks": cfg.evaluation.tasks}
     done = evaluate(algorithm, sampler, **options, dtype=machine.dtype, every_step=True)
     folder = RunFolder.create(root, name, OmegaConf.to_yaml(OmegaConf.create(config)), build.identity(config))
-    record.save_episodes(folder.episodes / "test.npz", done)
+    record.save_episodes(folder, done)
+    record.save_shown(folder, done, algorithm, sampler, images, machine)
     outcome = record.head(cfg, name, split, step) | {
         "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
         "baselines": {"raw_pixels": record.named_mean(raw_pixels(sampler, **options))},
@@ -82,6 +83,7 @@ def job(cfg: DictConfig) -> int:
     folder.write_result(outcome)
     folder.close()
     show.result_table(outcome, folder.path)
+    record.draw_figures(folder)
     return 0
 
 

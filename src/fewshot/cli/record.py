@@ -17,6 +17,7 @@ from fewshot.errors import InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.loggers.base import Logger, RunInfo
 from fewshot.ops.runtime import peak_memory_mb
+from fewshot.report import shown
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler
 from fewshot.signals import StopSignal
@@ -94,7 +95,8 @@ def test(
     peak = peak_memory_mb(machine.device)
     untrained = build.make_algorithm(cfg, build.data_context(cfg, images), cfg.seed).to(machine.device)
     base = evaluate(untrained, sampler, **options, dtype=machine.dtype, between=between)
-    save_episodes(folder.episodes / "test.npz", done)
+    save_episodes(folder, done)
+    save_shown(folder, done, algorithm, sampler, images, machine)
     baselines = {
         "raw_pixels": named_mean(raw_pixels(sampler, **options)),
         "untrained": named_mean(base.mean),
@@ -145,15 +147,40 @@ def named_mean(mean: Any) -> dict[str, float]:
     return {"accuracy": mean.value, "accuracy_ci95": mean.ci95}
 
 
-def save_episodes(path: Path, done: Evaluation) -> None:
+def save_episodes(folder: RunFolder, done: Evaluation) -> None:
     """Per episode: classes [E, N], accuracy [E], accuracy after each inner step [E, S+1]; percent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.episodes.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
-        path,
+        folder.episodes / "test.npz",
         classes=done.classes.numpy(),
         accuracy=done.accuracy.numpy(),
         step_accuracy=done.step_accuracy.numpy(),
     )
+
+
+def save_shown(
+    folder: RunFolder, done: Evaluation, algorithm: Algorithm, sampler: EpisodeSampler, images: ImageSet,
+    machine: build.Machine,
+) -> None:  # fmt: skip
+    """The test's first episode and its hardest, for pictures, after `save_episodes`. Never the end of a run."""
+    try:
+        episodes = [
+            shown.Shown.take(algorithm, sampler, images.class_names, episode=k, dtype=machine.dtype)
+            for k in shown.shown_episodes(done)
+        ]
+        shown.save(folder.episodes / "shown.npz", episodes)
+    except Exception as error:  # a user's algorithm may have no backbone, or one that takes no images
+        log.warning("no episodes are kept for pictures: %s", " ".join(str(error).split()) or type(error).__name__)
+
+
+def draw_figures(folder: RunFolder) -> None:
+    """Fill `figures/` from what the folder holds. The run is finished by then: this never fails it."""
+    try:
+        from fewshot.report import figures  # late: half a second
+
+        figures.draw_run(folder)
+    except Exception as error:
+        log.warning("no figures in %s: %s", folder.figures, " ".join(str(error).split()) or type(error).__name__)
 
 
 def _train_sizes(cfg: DictConfig, algorithm: Algorithm) -> dict[str, Any]:

@@ -1,59 +1,84 @@
-"""`fewshot report DIR...`: what runs reached, as a table and as CSV. Layer 5."""
+"""`fewshot report DIR...`: what runs reached, in the terminal and as files. Layer 5."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fewshot.cli.show import print_table
 from fewshot.cli.words import Words, writing
 from fewshot.errors import InputError
 
+if TYPE_CHECKING:
+    from fewshot.report.page import Report
+    from fewshot.report.tables import Table
+
 
 def main(argv: list[str]) -> int:
-    from fewshot.report import runs
+    from fewshot.report import page, runs
 
-    parser = Words("fewshot report", description="Table and CSV of run folders.")
+    parser = Words("fewshot report", description="Tables, curves, pictures and paired comparisons of run folders.")
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, or folders that hold them")
-    parser.add_argument("--csv", type=Path, help="also write all columns to this file")
+    parser.add_argument("--paired", action="store_true", help="insist on comparing two runs episode by episode")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="all columns of every run")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="tables and pictures in one file")
     args = parser.parse_args(argv)
-    rows = [runs.row(folder) for folder in runs.find_runs(args.paths)]
-    if not rows:
+    report = page.Report(args.paths)
+    if not report.runs and not report.jobs:
         raise InputError(f"no runs below {', '.join(map(str, args.paths))}; fewshot train makes one")
-    _print(rows)
+    pair = _pair(report, insist=args.paired)
+    _print(report, pair)
+    for path, text in ((args.markdown, page.markdown), (args.html, page.html)):
+        if path:
+            content = text(report, pair)
+            with writing(path):
+                path.write_text(content, encoding="utf-8")
+            print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
     if args.csv:
         with writing(args.csv):
-            runs.write_csv(rows, args.csv)
-        print(f"{len(rows)} runs in {args.csv}")
+            runs.write_csv(report.runs, args.csv)
+        print(f"{len(report.runs)} runs in {args.csv}")
     return 0
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+def _pair(report: "Report", *, insist: bool) -> str | None:
+    """The paired difference, where it is asked for or there are just two runs that can be compared."""
+    from fewshot.report.page import paired_line
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in (
-        "run",
-        "data",
-        "ways",
-        "shots",
-        "seed",
-        "steps",
-        "accuracy %",
-        "pixels",
-        "untrained",
-        "published",
-    ):
-        table.add_column(name, justify="left" if name in ("run", "data", "published") else "right")
-    for r in rows:
-        table.add_row(*_cells(r))
-    print_table(table)
+    if not insist and len(report.finished) != 2:
+        return None
+    try:
+        return paired_line(*report.pair())
+    except InputError as error:
+        if insist:
+            raise
+        return f"not compared in pairs: {error}"
 
 
-def _cells(r: Mapping[str, Any]) -> list[str]:
-    if r["status"] != "finished":
-        return [r["name"], "–", "–", "–", "–", str(r["steps"]), "unfinished", "–", "–", "–"]
-    number = lambda v: "–" if v is None else f"{v:.2f}"  # noqa: E731
-    published = f"{r['paper']} {r['verdict']}" if r["paper"] is not None else "–"
-    accuracy = f"{r['accuracy']:.2f} ± {r['accuracy_ci95']:.2f}"
-    return [r["name"], f"{r['dataset']} {r['split']}", str(r["ways"]), str(r["shots"]), str(r["seed"]), str(r["steps"]),
-            accuracy, number(r["raw_pixels"]), number(r["untrained"]), published]  # fmt: skip
+def _print(report: "Report", pair: str | None) -> None:
+    from fewshot.report import tables
+
+    if report.groups:
+        _print_table(tables.results(report.groups, report.names))
+    if report.repeats:
+        print(f"{report.repeats} runs repeat another's configuration and seed; the newest counts")
+    if report.unfinished.rows:
+        _print_table(report.unfinished)
+    for job in report.jobs:
+        if job.failed and job.last_lines and job.last_lines[-1] not in (job.reason or ""):
+            print(f"job {job.number} ends with (all of it in {job.log}):")
+            print("\n".join(f"  {line}" for line in job.last_lines[-3:]))
+    print(report.summary())
+    if pair:
+        print(pair)
+
+
+def _print_table(table: "Table") -> None:
+    from rich.table import Table as Rich
+    from rich.text import Text
+
+    shown = Rich(box=None, header_style="bold", pad_edge=False)
+    for i, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if i < table.words else "right")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    print_table(shown)

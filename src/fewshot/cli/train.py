@@ -39,7 +39,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from fewshot.cli import build, show
-    from fewshot.cli.record import open_folder, start_loggers, test
+    from fewshot.cli.record import draw_figures, open_folder, start_loggers, test
     from fewshot.evaluation import evaluate
     from fewshot.ops.random import key
     from fewshot.sampler import stream
@@ -95,3 +95,4 @@ def train(cfg: DictConfig, stop: Any) -> None:
             logger.finish(result, status)
         folder.close()
     show.result_table(result, folder.path)
+    draw_figures(folder)

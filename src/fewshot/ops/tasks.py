@@ -21,14 +21,21 @@ def map_tasks(function: Callable[..., Any], params: Params, shapes: Mapping[str,
     return vmap(function, in_dims=(axes, *[0] * len(each)), randomness="different")(params, *each)
 
 
+def model_features(backbone: nn.Module, params: Params, x: Tensor) -> Tensor:
+    """One task's embeddings, x [M, C, H, W] -> [M, D].
+
+    params: `backbone.*` (parameters, and buffers where they are to replace the module's own) among others.
+    """
+    own = {n.removeprefix("backbone."): p for n, p in params.items() if n.startswith("backbone.")}
+    return functional_call(backbone, own, (x,))
+
+
 def model_logits(backbone: nn.Module, params: Params, x: Tensor) -> Tensor:
     """One task's linear classifier on a backbone, x [M, C, H, W] -> [M, N].
 
-    params: `backbone.*` (parameters, and buffers where they are to replace the module's own), `head.weight`
-    [N, D] and `head.bias` [N].
+    params: as for `model_features`, `head.weight` [N, D] and `head.bias` [N].
     """
-    own = {n.removeprefix("backbone."): p for n, p in params.items() if n.startswith("backbone.")}
-    z = functional_call(backbone, own, (x,))  # [M, D]
+    z = model_features(backbone, params, x)  # [M, D]
     return nn.functional.linear(z, params["head.weight"], params["head.bias"])
 
 

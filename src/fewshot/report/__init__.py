@@ -1,1 +1,1 @@
-"""Views of run folders. Reads result.json, metrics.jsonl and config.yaml; nothing else of the project's state."""
+"""Views of run folders: reads what runs and sweeps left in their folders; nothing else of the project's state."""

@@ -3,33 +3,169 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fewshot.episode import Episode
+from fewshot.report.shown import Shown
+from fewshot.report.style import COLOURS, INK, MUTED, RIGHT, RULE, WRONG, styled
+
+GAP = 0.12  # between two images, in their width
+BREAK = 0.6  # between support and query
+EDGE = 0.1  # for frames that reach over
+LETTER = 0.06  # inches that a letter of a class's name takes
+SMALL = 10  # from so many ways the images are drawn smaller
 
 
 def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any:
     """A matplotlib Figure: one block per episode, a row per class, its support images left of its queries."""
+    ways = batch.classes.shape[1]
+    support, query = (x.cpu().numpy() for x in (batch.support_x, batch.query_x))
+    names = [[class_names[c] for c in classes] for classes in batch.classes.tolist()]
+    with styled():
+        figure, blocks = _laid_out(title, names, (support.shape[1] + query.shape[1]) // ways, heading=0.25)
+        for task, axes in enumerate(blocks):
+            _draw(axes, names[task], _bytes(support[task]), _bytes(query[task]))
+            axes.set_title(f"episode {task}", fontsize=8, color=MUTED, pad=16)
+    return figure
+
+
+def draw_shown(shown: Shown, title: str) -> Any:
+    """A Figure of one episode of a test: each wrong query is framed and says which class it was taken for."""
+    columns = (len(shown.support_x) + len(shown.query_x)) // len(shown.names)
+    with styled():
+        figure, (axes,) = _laid_out(title, [shown.names], columns)
+        _draw(axes, shown.names, shown.support_x, shown.query_x, shown.predicted)
+    return figure
+
+
+def _laid_out(
+    title: str, names: Sequence[Sequence[str] | np.ndarray], columns: int, heading: float = 0.0
+) -> tuple[Any, list[Any]]:
+    """A figure with axes for a block of images per list of names, one above the other: all sizes are known, in inches.
+
+    columns: images in a row. heading: what a block's own title needs.
+    """
     from matplotlib.figure import Figure  # late: half a second
 
-    tasks, ways = batch.classes.shape
-    shots = batch.support_x.shape[1] // ways
-    queries = batch.query_x.shape[1] // ways
-    columns = shots + queries + 1  # one empty column between support and query
-    size = 0.62
-    figure = Figure(figsize=(2.6 + size * columns, 0.7 + tasks * (0.5 + size * ways)), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    for block, task in zip(figure.subfigures(tasks, 1, squeeze=False)[:, 0], range(tasks), strict=True):
-        axes = block.subplots(ways, columns, squeeze=False)
-        block.suptitle(f"episode {task}", fontsize=8, x=0.01, ha="left", color="0.4")
+    ways = len(names[0])
+    tile = 0.5 if ways < SMALL else 0.36
+    left = 0.35 + LETTER * max(len(name) for block in names for name in block)
+    wide, high = tile * (EDGE + columns * (1 + GAP) + BREAK), tile * (EDGE + ways * (1 + GAP))
+    width, above = max(left + wide + 0.1, 4.0), 0.3 + heading  # above a block: its words and its own title
+    height = 0.25 + len(names) * (above + high)
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")
+    figure.text(0.1 / width, 1 - 0.08 / height, title, fontsize=9, color=INK, va="top")
+    bottoms = [height - 0.25 - (i + 1) * (above + high) for i in range(len(names))]
+    return figure, [figure.add_axes((left / width, b / height, wide / width, high / height)) for b in bottoms]
+
+
+def _bytes(x: np.ndarray) -> np.ndarray:
+    return (x * 255).round().astype(np.uint8)
+
+
+def _draw(
+    axes: Any,
+    names: Sequence[str] | np.ndarray,
+    support: np.ndarray,
+    query: np.ndarray,
+    predicted: np.ndarray | None = None,
+) -> None:
+    """Images [N*K, C, H, W] and [N*Q, C, H, W] uint8, in units of one image; row n is class n + 1."""
+    ways, step = len(names), 1 + GAP
+    shots, queries = len(support) // ways, len(query) // ways
+    start = shots * step + BREAK  # of the queries
+    for images, first, each in ((support, 0.0, shots), (query, start, queries)):
+        mosaic = _mosaic(images, ways)
+        extent = (first, first + each * step, ways * step, 0.0)
+        axes.imshow(mosaic, extent=extent, interpolation="nearest", aspect="equal")
+    for row, name in enumerate(names):
+        middle = row * step + 0.5
+        axes.text(-0.2, middle, f"{name}\u2002{row + 1}", ha="right", va="center", fontsize=7, color=INK)
+    for text, x in (("support", 0.0), ("query", start)):
+        axes.text(x, -0.15, text, ha="left", va="bottom", fontsize=8, color=MUTED)
+    if predicted is not None:
+        _mark(axes, predicted.reshape(ways, queries), start, step)
+    axes.set(xlim=(-EDGE, start + queries * step), ylim=(ways * step, -EDGE))
+    axes.set_axis_off()
+
+
+def _mosaic(images: np.ndarray, ways: int) -> np.ndarray:
+    """[N*M, C, H, W] uint8 -> RGBA, a row per class; the gaps are transparent. One channel is ink on paper."""
+    count, channels, height, width = images.shape
+    side = max(height, width)
+    full, top, left = side + round(side * GAP), (side - height) // 2, (side - width) // 2
+    tiles = np.zeros((count, full, full, 4), np.uint8)
+    pixels = 255 - images.repeat(3, 1) if channels == 1 else images[:, :3]
+    place = tiles[:, top : top + height, left : left + width]
+    place[..., :3] = pixels.transpose(0, 2, 3, 1)
+    place[..., 3] = 255
+    rows = tiles.reshape(ways, count // ways, *tiles.shape[1:])  # [N, M, h, w, 4]
+    return rows.transpose(0, 2, 1, 3, 4).reshape(ways * tiles.shape[1], -1, 4)
+
+
+def _mark(axes: Any, predicted: np.ndarray, start: float, step: float) -> None:
+    """A thin frame where the query was right; a thick one and the class it was taken for where it was wrong."""
+    from matplotlib.patches import Rectangle
+
+    ways, queries = predicted.shape
+    for row in range(ways):
+        for column in range(queries):
+            x, y, label = start + column * step, row * step, int(predicted[row, column])
+            right = label == row
+            colour, width = (RIGHT, 0.8) if right else (WRONG, 2.0)
+            axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=colour, linewidth=width))
+            if not right:
+                box = {"boxstyle": "square,pad=0.18", "facecolor": WRONG, "edgecolor": "none"}
+                axes.text(x + 0.94, y + 0.94, f"{label + 1}", ha="right", va="bottom", fontsize=6.5, color="white",
+                          weight="bold", bbox=box)  # fmt: skip
+
+
+def draw_embedding(shown: Shown, title: str) -> Any:
+    """A Figure: the two directions in which an episode's embeddings vary most; each query is tied to its class mean."""
+    from matplotlib.figure import Figure
+
+    ways = len(shown.names)
+    means, support, query, parts = principal(shown)
+    with styled():
+        figure = Figure(figsize=(4.6, 4.2))
+        axes = figure.subplots()
+        figure.suptitle(title, fontsize=9, x=0.01, ha="left", color=INK)
         for n in range(ways):
-            rows = [*batch.support_x[task, n * shots : (n + 1) * shots], None]
-            rows += [*batch.query_x[task, n * queries : (n + 1) * queries]]
-            for axis, image in zip(axes[n], rows, strict=True):
-                axis.set_axis_off()
-                if image is not None:
-                    picture = image.cpu().permute(1, 2, 0).numpy()
-                    axis.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-            name = class_names[int(batch.classes[task, n])]
-            axes[n][0].text(-0.15, 0.5, name, transform=axes[n][0].transAxes, ha="right", va="center", fontsize=7)
-        axes[0][0].set_title("support", fontsize=8, loc="left")
-        axes[0][shots + 1].set_title("query", fontsize=8, loc="left")
+            colour = COLOURS[n % len(COLOURS)]
+            mine, right = query[shown.query_y == n], shown.right[shown.query_y == n]
+            for x, y in mine:
+                axes.plot([x, means[n, 0]], [y, means[n, 1]], color=colour, linewidth=0.5, alpha=0.5, zorder=1)
+            shapes: list[tuple[np.ndarray, dict[str, Any]]] = [
+                (support[shown.support_y == n], {"marker": "s", "markersize": 5, "markerfacecolor": "none"}),
+                (mine[right], {"marker": "o", "markersize": 4}),
+                (mine[~right], {"marker": "x", "markersize": 6, "markeredgewidth": 1.8}),
+            ]
+            for points, looks in shapes:
+                axes.plot(points[:, 0], points[:, 1], color=colour, linestyle="none", zorder=2, **looks)
+            box = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "none"}
+            axes.text(means[n, 0], means[n, 1], f"{n + 1}", ha="center", va="center", fontsize=8, color="white",
+                      weight="bold", zorder=5, bbox=box)  # fmt: skip
+        axes.set_xlabel(f"first principal direction ({parts[0]:.0f} % of the variance)")
+        axes.set_ylabel(f"second ({parts[1]:.0f} %)")
+        axes.set(xticks=[], yticks=[])
+        axes.margins(0.08)
+        axes.spines[["left", "bottom"]].set_color(RULE)
     return figure
+
+
+def principal(shown: Shown) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Class means [N, 2], support and query embeddings on the two first principal directions of support and query,
+    and the percentage of the variance in each direction [2] (0 where all embeddings are the same).
+    """
+    z = np.concatenate([shown.support_z, shown.query_z]).astype(np.float64)
+    centre = z.mean(0)
+    _, size, directions = np.linalg.svd(z - centre, full_matrices=False)
+    axes = np.zeros((2, z.shape[1]))
+    axes[: len(directions[:2])] = directions[:2]  # an embedding may have one dimension
+    variance = np.zeros(2)
+    variance[: len(size[:2])] = size[:2] ** 2
+    total = (size**2).sum()
+    share = 100 * variance / total if total > 0 else variance
+    means, support, query = ((x - centre) @ axes.T for x in (shown.means, shown.support_z, shown.query_z))
+    return means, support, query, share

@@ -1,54 +1,135 @@
-"""Run folders as rows. Layer 4."""
+"""Run folders, read. Layer 4."""
 
 import csv
+import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
 from fewshot.errors import InputError
+from fewshot.identity import computing
+from fewshot.report import shown
 from fewshot.run_folder import RunFolder
 
 COLUMNS = [
-    "name", "algorithm", "dataset", "split", "ways", "shots", "queries", "seed", "steps",
-    "accuracy", "accuracy_ci95", "raw_pixels", "untrained", "paper", "verdict", "train_seconds", "status", "folder",
+    "name", "kind", "algorithm", "dataset", "split", "ways", "shots", "queries", "seed", "steps",
+    "accuracy", "accuracy_ci95", "episodes", "raw_pixels", "untrained", "paper", "verdict", "train_seconds",
+    "seconds_per_step", "peak_memory_mb", "status", "folder",
 ]  # fmt: skip
 
 
+class Record:
+    """One run folder of `train` or `evaluate`, finished or not; files are read when they are first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._folder = path, RunFolder(path)
+        self.finished = self._folder.finished
+
+    @property
+    def name(self) -> str:
+        """The run's name; of a sweep's job whatever it was called, else the folder that holds the run's."""
+        return str(self.result["name"] if self.finished else self.config.get("name") or self.path.parent.name)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """config.yaml, which is resolved and plain; empty where a kill came before it."""
+        file = self.path / "config.yaml"
+        return yaml.safe_load(file.read_bytes()) or {} if file.exists() else {}
+
+    @cached_property
+    def result(self) -> Mapping[str, Any]:
+        """result.json. FewshotError where the run is not finished."""
+        return self._folder.result()
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        return self._folder.read_metrics()
+
+    @cached_property
+    def episodes(self) -> Mapping[str, np.ndarray]:
+        """test.npz: classes [E, N], accuracy [E], step_accuracy [E, S+1] in percent; empty where it is missing."""
+        file = self.path / "episodes" / "test.npz"
+        if not file.exists():
+            return {}
+        with np.load(file) as arrays:
+            return dict(arrays)
+
+    @cached_property
+    def shown(self) -> list[shown.Shown]:
+        """The episodes kept for pictures."""
+        return shown.load(self.path / "episodes" / "shown.npz")
+
+    @property
+    def kind(self) -> str:
+        """train or evaluate."""
+        return "evaluate" if self.config.get("run") or (self.finished and "run" in self.result) else "train"
+
+    @property
+    def steps(self) -> int:
+        """Outer updates done, as far as the folder tells."""
+        return int(self.result["steps"]) if self.finished else int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What its numbers depend on, but for the seed: path -> value."""
+        flat = computing(self.config)
+        return {k: v for k, v in flat.items() if k not in ("seed", "run") and k.split(".")[0] != "paper"}
+
+    def curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one key of metrics.jsonl."""
+        rows = [(int(row["step"]), float(row[key])) for row in self.metrics if key in row]
+        return [step for step, _ in rows], [value for _, value in rows]
+
+
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Every run folder (it holds a run.json) at or below the paths, in order of name and age."""
+    """Every run folder (it holds a run.json) at or below the paths, in their order, below each by name and age."""
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist; give run folders or folders that hold them")
-        found += [path] if (path / "run.json").exists() else [f.parent for f in path.rglob("run.json")]
-    return sorted(dict.fromkeys(found), key=lambda folder: (folder.parent, folder.name))
+        below = [path] if (path / "run.json").exists() else [f.parent for f in path.rglob("run.json")]
+        found += sorted(below, key=lambda folder: (folder.parent, _created(folder), folder.name))
+    return list(dict.fromkeys(found))
 
 
-def row(folder: Path) -> dict[str, Any]:
+def _created(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "run.json").read_bytes())["created"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def row(run: Record) -> dict[str, Any]:
     """One run as COLUMNS; an unfinished one says how far it came."""
-    run = RunFolder(folder)
+    where = {"name": run.name, "kind": run.kind, "steps": run.steps, "folder": str(run.path)}
     if not run.finished:
-        rows = run.read_metrics()
-        reached = rows[-1]["step"] if rows else 0
-        return {"name": folder.parent.name, "steps": reached, "status": "unfinished", "folder": str(folder)}
-    result = run.result()
+        asked = {key: run.config.get(key) for key in ("ways", "shots", "queries", "seed")}
+        return where | asked | {"status": "unfinished"}
+    result, timing = run.result, run.result.get("timing", {})
     paper: Mapping[str, Any] = result.get("paper") or {}
     base: Mapping[str, Any] = result.get("baselines") or {}
-    return {key: result.get(key) for key in COLUMNS[:9]} | {
+    asked = {key: result.get(key) for key in ("algorithm", "dataset", "split", "ways", "shots", "queries", "seed")}
+    return where | asked | {
         "accuracy": result["test"]["accuracy"],
         "accuracy_ci95": result["test"]["accuracy_ci95"],
+        "episodes": result["test"]["episodes"],
         "raw_pixels": base.get("raw_pixels", {}).get("accuracy"),
         "untrained": base.get("untrained", {}).get("accuracy"),
         "paper": paper.get("accuracy"),
         "verdict": paper.get("verdict"),
-        "train_seconds": result.get("timing", {}).get("train_seconds"),
+        **{key: timing.get(key) for key in ("train_seconds", "seconds_per_step", "peak_memory_mb")},
         "status": "finished",
-        "folder": str(folder),
-    }
+    }  # fmt: skip
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+def write_csv(runs: Iterable[Record], path: Path) -> None:
+    """A line for every run."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(row, runs))

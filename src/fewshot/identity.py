@@ -1,0 +1,48 @@
+"""When two runs are the same run, and in what they differ, by their configurations. Layer 1; imports no torch."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# What may differ between two runs of one identity: where things lie, what shows them, what they run on.
+OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name")
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that are equal exactly for runs that compute the same."""
+    return digest(computing(config))
+
+
+def computing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Path -> value of every key that a run's numbers may depend on."""
+    return {key: value for key, value in flatten(config).items() if not outside(key)}
+
+
+def outside(key: str) -> bool:
+    """Whether a key, such as `dataset.cache_dir` or the group `logger`, leaves the numbers as they are."""
+    parts = re.split(r"[./@]", key)
+    return bool({parts[0], parts[-1]} & set(OUTSIDE_IDENTITY))
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """`key: theirs -> ours` for what differs between two configurations within their identity."""
+    a, b = computing(ours), computing(theirs)
+    return [f"{k}: {b.get(k)} -> {a.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]

@@ -1,0 +1,107 @@
+"""How all pictures look: one palette that colour-blind readers can tell apart, thin axes, words beside lines. Layer 4.
+
+matplotlib is imported late everywhere: half a second.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# Okabe & Ito (2008), Color Universal Design, without yellow and black; each has a lighter twin for dark pages.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = "os^DvP"
+RIGHT, WRONG = "#009e73", "#d55e00"
+INK, MUTED, RULE, PAGE = "#1b1b1a", "#6b6b69", "#dddddb", "#fefefe"
+# In a page's SVG each of these becomes a CSS variable, so that one picture serves light and dark readers.
+VARIABLES = {colour: f"c{i}" for i, colour in enumerate(COLOURS)} | {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    PAGE: "page",
+}
+
+RC: dict[str, Any] = {
+    "font.size": 9, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "text.color": INK,
+    "axes.titlesize": 9, "axes.titlelocation": "left", "axes.titlecolor": INK, "axes.labelsize": 9,
+    "axes.labelcolor": MUTED, "axes.edgecolor": MUTED, "axes.linewidth": 0.6, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
+    "axes.facecolor": "none", "figure.facecolor": PAGE, "grid.color": RULE, "grid.linewidth": 0.6,
+    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "xtick.major.size": 3, "ytick.major.size": 0, "xtick.major.width": 0.6, "lines.linewidth": 1.6,
+    "svg.fonttype": "none", "savefig.facecolor": "auto", "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures made and saved inside look alike, whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)  # type: ignore[arg-type]
+        yield
+
+
+def png(figure: Any, *, dpi: int = 130) -> bytes:
+    """A file that can be looked at anywhere, on a white page."""
+    file = io.BytesIO()
+    with styled():
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    return file.getvalue()
+
+
+def svg(figure: Any, title: str) -> str:
+    """An <svg> element for a page: its colours are the page's variables, `title` is what a screen reader says."""
+    file = io.StringIO()
+    figure.patch.set_visible(False)
+    with styled():
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub("|".join(VARIABLES), lambda match: f"var(--{VARIABLES[match[0]]})", text)
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # the page's own typeface
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
+    size = f'viewBox="0 0 {width} {height}" style="max-width:{1.3 * float(width):.0f}pt"'
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opening = f'<svg role="img" aria-label="{_escaped(title)}" {size} {names}'
+    return re.sub(r"<svg[^>]*", lambda _: opening, text, count=1)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """The values moved as little as is needed for neighbours to be `least` apart, in their own order."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    blocks: list[list[int]] = []
+    centres: list[float] = []
+    for i in order:  # neighbours that touch become a block around their common centre
+        blocks.append([i])
+        centres.append(values[i])
+        while len(blocks) > 1 and centres[-1] - centres[-2] < least * (len(blocks[-1]) + len(blocks[-2])) / 2:
+            last = blocks.pop()
+            blocks[-1] += last
+            centres.pop()
+            centres[-1] = sum(values[j] for j in blocks[-1]) / len(blocks[-1])
+    placed = list(values)
+    for block, centre in zip(blocks, centres, strict=True):
+        for k, i in enumerate(block):
+            placed[i] = centre + least * (k - (len(block) - 1) / 2)
+    return placed
+
+
+def name_lines(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Words to the right of lines instead of a legend: (x, y, text, colour) of each line's end."""
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    height = axes.figure.get_size_inches()[1] * axes.get_position().height * 72  # points
+    places = apart([y for _, y, _, _ in ends], (high - low) * 10 / max(height, 1))
+    for (x, _, text, colour), y in zip(ends, places, strict=True):
+        axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, fontsize=8,
+                      va="center", annotation_clip=False)  # fmt: skip

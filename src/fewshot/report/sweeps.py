@@ -1,0 +1,87 @@
+"""What a sweep's run folders cannot tell: jobs that failed, and jobs that have not run. Layer 4."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot.run_folder import RunFolder
+
+LAST_LINES = 12  # of a log
+TAIL = 16384  # bytes from its end that are looked at
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep that has no result."""
+
+    sweep: Path  # the sweep's folder
+    number: int
+    overrides: tuple[str, ...]  # those that not all jobs of the sweep have
+    status: str  # waiting | running | failed | stopped | missing (it was done, and its folder is gone)
+    reason: str | None
+    attempts: int
+    folder: Path | None  # of its run, once it has one; a job that cannot be configured never has
+    log: Path | None  # where there is one
+    last_lines: tuple[str, ...]  # of the log
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "failed"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder, with what its sweep.json says."""
+
+    path: Path
+    command: tuple[str, ...]
+    jobs: int
+    missing: tuple[Job, ...]
+
+
+def find_sweeps(paths: Iterable[Path]) -> list[Sweep]:
+    """Every sweep at or below the paths. One whose sweep.json cannot be read is left out: its runs are found still."""
+    files = {file.resolve(): file for path in paths for file in sorted(path.rglob("sweep.json"))}
+    return list(_read(files.values()))
+
+
+def _read(files: Iterable[Path]) -> Iterator[Sweep]:
+    for file in files:
+        try:
+            said = json.loads(file.read_bytes())
+            shared = set.intersection(*[set(job["overrides"]) for job in said["jobs"]] or [set()])
+            jobs = [_job(file.parent, job, shared if len(said["jobs"]) > 1 else set()) for job in said["jobs"]]
+            yield Sweep(file.parent, tuple(said.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+
+
+def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> Job | None:
+    """The truth about a run is its folder: a job that has a result there is no longer of interest.
+
+    shared: overrides of all jobs, which do not tell this one from the others.
+    """
+    folder = sweep / job["identity"] if job.get("identity") else None
+    if folder and RunFolder(folder).finished:
+        return None
+    log = sweep / job["log"] if job.get("log") else None
+    log = log if log is not None and log.is_file() else None
+    own = tuple(word for word in job["overrides"] if word not in shared)
+    return Job(
+        sweep=sweep, number=int(job["number"]), overrides=own,
+        status="missing" if job["status"] == "done" else job["status"], reason=job.get("reason"),
+        attempts=job.get("attempts") or 0, folder=folder if folder and folder.is_dir() else None, log=log,
+        last_lines=_last_lines(log),
+    )  # fmt: skip
+
+
+def _last_lines(log: Path | None) -> tuple[str, ...]:
+    if log is None:
+        return ()
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        text = file.read().decode(errors="replace")
+    lines = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    return tuple([line for line in lines if line][-LAST_LINES:])

@@ -1,0 +1,195 @@
+"""The HTML and Markdown of a report: its numbers are those of the result files, and it needs nothing else."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from fewshot.report import page
+from fewshot.report.runs import Record
+
+Make = Callable[..., Record]
+PAPER = {"accuracy": 40.0, "ci95": 0.5, "source": "Somebody 2020, Table 1", "tolerance": 0.3, "verdict": "above"}
+
+
+class Reader(HTMLParser):
+    """The tables of a page as lists of rows, its links and everything it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.loaded: list[str] = []
+        self.text, self._cell = "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids |= {values["id"]} if "id" in values else set()
+        self.links += [values["href"]] if tag == "a" else []
+        for name in ("src", "href", "xlink:href", "data"):
+            if name in values and tag != "a":
+                self.loaded.append(values[name])
+        if tag in ("script", "link", "iframe", "object"):
+            self.loaded.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = self._cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._cell:
+            self.tables[-1][-1][-1] += data
+
+
+@pytest.fixture
+def sweep(make_run: Make, tmp_path: Path) -> Path:
+    """2 algorithms x 2 ways x 2 shots x 2 seeds."""
+    for algorithm, paper in (("maml", PAPER), ("protonet", None)):
+        for ways in (5, 10):
+            for shots in (1, 5):
+                for seed in (0, 1):
+                    make_run(algorithm=algorithm, ways=ways, shots=shots, seed=seed, paper=paper)
+    return tmp_path / "outputs"
+
+
+def stored(folder: Path, **wanted: object) -> list[dict]:
+    results = [json.loads(file.read_text()) for file in sorted(folder.rglob("result.json"))]
+    return [r for r in results if all(r[key] == value for key, value in wanted.items())]
+
+
+def test_its_numbers_are_those_of_the_result_files(sweep: Path) -> None:
+    reader = Reader(page.html(page.Report([sweep]), None))
+    (head, *rows), (_, *each) = reader.tables[:2]
+    assert len(rows) == 8
+    for cells in rows:
+        row = dict(zip(head, cells, strict=True))
+        runs = stored(sweep, algorithm=row["algorithm"], ways=int(row["ways"]), shots=int(row["shots"]))
+        accuracies = [r["test"]["accuracy"] for r in runs]
+        assert len(runs) == 2
+        assert row["accuracy %"].split(" ± ")[0] == f"{statistics.fmean(accuracies):.2f}"
+        assert row["sd of seeds"] == f"{statistics.stdev(accuracies):.2f}"
+        assert (row["seeds"], row["raw pixels"], row["untrained"]) == ("0, 1", "31.25", "23.25")
+        assert row["published"] == ("40.0 ± 0.5: above" if row["algorithm"] == "maml" else "–")
+    said = sorted(f"{r['test']['accuracy']:.2f} ± {r['test']['accuracy_ci95']:.2f}" for r in stored(sweep))
+    assert sorted(cells[6] for cells in each) == said
+    papers = next(table for table in reader.tables if table[0][1] == "source")
+    assert {tuple(row[1:3]) for row in papers[1:]} == {("Somebody 2020, Table 1", "40.0 ± 0.5")}
+    cost = next(table for table in reader.tables if "ms per step" in table[0])
+    assert {tuple(row[2:]) for row in cost[1:]} == {("10.5", "500.0", "1.0", "1234", "80.0")}
+
+
+def test_it_loads_nothing_and_its_contents_lead_somewhere(sweep: Path) -> None:
+    text = page.html(page.Report([sweep]), None)
+    reader = Reader(text)
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in reader.loaded), reader.loaded
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert len(reader.links) == 9
+    assert {link.removeprefix("#") for link in reader.links} <= reader.ids
+    for picture in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(picture)
+        drawn = re.sub(r'base64,[^"]*|url\([^)]*\)|(id|href)="[^"]*"|#ffffff', "", picture)  # white is on marks only
+        assert not re.search(r"#[0-9a-f]{6}\b", drawn), "a colour that is not the page's own"
+    assert text.count("<svg") == 2 + 2 + 1 + 1 + 2 * 8  # axes, curves, paper, inner steps, episode and map
+
+
+def test_names_are_text_and_not_markup(make_run: Make, tmp_path: Path) -> None:
+    make_run(algorithm="<b>&amp;")
+    text = page.html(page.Report([tmp_path]), None)
+    assert "<b>" not in text
+    assert "&lt;b&gt;&amp;amp;" in text
+
+
+def test_protocols_that_differ_are_shown(make_run: Make, tmp_path: Path) -> None:
+    make_run(protocol={"norm_statistics": "batch"})
+    make_run(algorithm="protonet", protocol={"norm_statistics": "running"})
+    reader = Reader(page.html(page.Report([tmp_path]), None))
+    differing = next(table for table in reader.tables if table[0] == ["what", "value", "runs"])
+    assert differing[1:] == [["norm_statistics", "batch", "maml"], ["norm_statistics", "running", "protonet"]]
+    assert "The same in all runs." in reader.text
+
+
+def test_one_run_or_none_is_a_report_too(make_run: Make, tmp_path: Path) -> None:
+    run = make_run(algorithm="protonet", finished=False)
+    reader = Reader(page.html(page.Report([tmp_path]), None))
+    assert "unfinished" in reader.text
+    assert [row[2] for table in reader.tables for row in table if str(run.path) in row] == ["20 of 20"]
+    make_run()
+    assert "maml_toys_5w1s" in Reader(page.html(page.Report([tmp_path]), None)).text
+
+
+def test_markdown(sweep: Path) -> None:
+    text = page.markdown(page.Report([sweep]), "A minus B")
+    assert text.startswith(
+        f"# Runs of {sweep}\n\n16 runs finished, 0 unfinished.\n\nA minus B.\n\n## Results\n\n| run |"
+    )
+    lines = text.splitlines()
+    widths = {line.count("|") for line in lines[lines.index("## Results") + 2 :][:10]}
+    assert widths == {13}
+    assert "## Not finished" not in text
+
+
+SWEEP = {
+    "schema": 1,
+    "command": ["fewshot", "train", "-m", "shots=1,5,9"],
+    "jobs": [
+        {"number": n, "identity": None if n == 4 else f"id{n}", "overrides": [f"shots={k}", "threads=1"],
+         "status": status, "exit_code": code, "reason": reason, "attempts": 1, "seconds": 2.0, "log": f"logs/{n}.log"}
+        for n, k, status, code, reason in (
+            (0, 1, "failed", 1, "exit code 1"), (1, 5, "failed", -9, "killed"), (2, 9, "waiting", None, None),
+            (3, 2, "done", 0, None), (4, "x", "failed", 2, "shots=x is a text"),
+        )
+    ],
+}  # fmt: skip
+
+
+def test_a_partial_sweep(make_run: Make, tmp_path: Path) -> None:
+    """What is there, what is missing, and the last lines of what failed; a result counts whatever sweep.json says."""
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    (folder / "logs").mkdir(parents=True)
+    make_run().path.rename(folder / "id0")
+    make_run(shots=5, finished=False).path.rename(folder / "id1")
+    (folder / "sweep.json").write_text(json.dumps(SWEEP))
+    (folder / "logs" / "1.log").write_text("".join(f"line {i}\n" for i in range(99)) + "bar 1%\rbar 2%\n<killed>\n")
+    report = page.Report([tmp_path / "outputs"])
+    assert len(report.finished) == 1
+    assert [(job.number, job.status) for job in report.jobs] == [
+        (1, "failed"),
+        (2, "waiting"),
+        (3, "missing"),
+        (4, "failed"),
+    ]
+    assert report.jobs[0].last_lines[-3:] == ("line 98", "bar 2%", "<killed>")
+    assert report.jobs[1].last_lines == ()
+    assert report.summary() == (
+        "1 runs finished, 1 unfinished; sweep s of 5 jobs: 1 with a result, 2 failed, 1 waiting, 1 missing"
+    )
+    rows = [row[:4] for row in report.unfinished.rows]  # the unfinished run is its job's, not a line of its own
+    assert rows == [["job 1: shots=5", "failed", "20 of 20", "killed"], ["job 2: shots=9", "waiting", "–", "–"],
+                    ["job 3: shots=2", "missing", "–", "–"],
+                    ["job 4: shots=x", "failed", "–", "shots=x is a text"]]  # fmt: skip
+    text = page.html(report, None)
+    assert "line 98\nbar 2%\n&lt;killed&gt;</pre>" in text
+    assert "fewshot train -m shots=1,5,9" in text
+
+
+def test_a_damaged_sweep_file_hides_no_run(make_run: Make, tmp_path: Path) -> None:
+    make_run()
+    for name, text in (("a", "{"), ("b", "[]"), ("c", '{"jobs": [{}]}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.json").write_text(text)
+    report = page.Report([tmp_path])
+    assert (len(report.finished), report.sweeps) == (1, [])
