@@ -1,0 +1,68 @@
+"""Where the time of a few steps goes: a trace to look at and the ten largest costs. Layer 0."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else its library writes on stderr
+SKIPPED, TRACED = 5, 5  # steps: the first ones warm up (and are captured, on CUDA), the next ones are traced
+LARGEST = 10
+
+
+class StepProfiler:
+    """`step` is called after each step; after the traced ones `trace.json` and `costs.json` are in `folder`.
+
+    steps: how many there will be; a run too short for SKIPPED leaves out as many as it can. trace.json opens in
+    https://ui.perfetto.dev or chrome://tracing. The numbers of the run do not change, its timing does.
+    """
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        self.folder = folder
+        skipped = max(0, min(SKIPPED, steps - TRACED))
+        self.traced = min(TRACED, steps - skipped)
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if torch.cuda.is_available():
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        warmup = min(1, skipped)
+        plan = torch.profiler.schedule(wait=skipped - warmup, warmup=warmup, active=self.traced, repeat=1)
+        self._profile = torch.profiler.profile(activities=activities, schedule=plan, on_trace_ready=self._write)
+        self._profile.start()
+        self._left: int | None = skipped + self.traced
+
+    def step(self) -> None:
+        if self._left is not None:
+            self._profile.step()
+            self._left -= 1
+            if self._left == 0:
+                self.close()
+
+    def close(self) -> None:
+        """Ends the recording, earlier than planned where a run was stopped."""
+        if self._left is not None:
+            self._left = None
+            self._profile.stop()
+
+    def _write(self, profile: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        profile.export_chrome_trace(str(self.folder / "trace.json"))
+        (self.folder / "costs.json").write_text(
+            json.dumps(largest_costs(profile.key_averages(), self.traced), indent=2)
+        )
+
+
+def largest_costs(averages: Any, steps: int) -> list[dict[str, Any]]:
+    """The operations that took most time themselves, callees left out: on the GPU where there is one.
+
+    Each as {"operation", "calls", "ms", "percent"}: per step, and of the time of all operations.
+    """
+    events = [event for event in averages if not event.key.startswith("ProfilerStep")]
+    device = any(event.self_device_time_total for event in events)
+    micros = {e.key: e.self_device_time_total if device else e.self_cpu_time_total for e in events}
+    calls = {e.key: e.count for e in events}
+    total = sum(micros.values()) or 1.0
+    largest = sorted(micros, key=lambda key: -micros[key])[:LARGEST]
+    return [{"operation": key, "calls": calls[key] / steps, "ms": micros[key] / steps / 1000,
+             "percent": 100 * micros[key] / total} for key in largest]  # fmt: skip
