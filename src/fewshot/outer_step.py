@@ -81,7 +81,7 @@ class OuterStep:
         if self.gradient_clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
         self.guard.step(self._seen[0], norm)
-        self.window += torch.where(self.guard.frozen.bool(), 0.0, self._seen)
+        self.window += self._seen.masked_fill(self.guard.frozen.bool(), 0.0)
 
     def _prepare_capture(self) -> None:
         """A graph reads its rate from the device, and an optimiser has to know that it is in one."""
@@ -89,10 +89,8 @@ class OuterStep:
             group["lr"] = torch.full((), own, device=self.device)
             if "capturable" in group:
                 group["capturable"] = True
-        self._halves = (
-            Captured(self._gradients, name="the outer gradient"),
-            Captured(self._move, name="the optimiser's step"),
-        )
+        gradients = Captured(self._gradients, name="the outer gradient")
+        self._halves = gradients, Captured(self._move, name="the optimiser's step", after=gradients)
 
     def _seed(self, step: int) -> None:
         """Step k (its dropout) draws from (seed, k, rank) only: a replay needs no state of a generator."""

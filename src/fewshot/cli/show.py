@@ -63,10 +63,11 @@ def costs_table(folder: Path) -> None:
     """What `trainer.profile` found, where it was asked for."""
     if not (folder / "costs.json").exists():
         return
-    table = Table(title=f"largest costs of a step ({folder / 'trace.json'} has all)", title_justify="left", box=None)
-    table.add_column("operation")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("largest costs of a step", overflow="fold")
     for heading in ("calls", "ms", "%"):
         table.add_column(heading, justify="right")
     for cost in json.loads((folder / "costs.json").read_text()):
         table.add_row(cost["operation"], f"{cost['calls']:g}", f"{cost['ms']:.2f}", f"{cost['percent']:.1f}")
     print_table(table)
+    print(f"all of them: {folder / 'trace.json'} (open it in ui.perfetto.dev)")

@@ -14,7 +14,6 @@ from torch import Tensor
 log = logging.getLogger("fewshot")
 
 WARMUP = 3  # plain calls first: libraries choose their algorithms, an optimiser makes its state
-Function = Callable[..., None]
 Replay = Callable[[], None]
 
 
@@ -23,29 +22,28 @@ class Captured:
 
     function: returns nothing, reads and writes tensors that stay where they are; those given are copied into
     buffers of its own first (on a GPU some microseconds, once per step). Where it cannot be captured it stays
-    as it is, with one line in the log. record: makes the replay of a function; for tests on a CPU.
+    as it is (`plain`), with one line in the log. after: the one whose results this one reads from where they
+    were at its capture; if that one stayed plain they move, and this one stays plain as well.
     """
 
-    def __init__(self, function: Function, *, name: str, record: Callable[[Replay], Replay] | None = None) -> None:
-        self.function, self.name = function, name
-        self._record = record or cuda_graph
+    def __init__(self, function: Callable[..., None], *, name: str, after: "Captured | None" = None) -> None:
+        self.function, self.name, self.after = function, name, after
+        self.plain = False
         self._stream = torch.cuda.Stream() if torch.cuda.is_available() else None
         self._inputs: tuple[Tensor, ...] = ()
         self._calls = 0
         self._replay: Replay | None = None
-        self._plain = False
 
     def __call__(self, *tensors: Tensor) -> None:
-        if self._plain:
-            self.function(*tensors)
-            return
-        if self._replay is None and self._calls < WARMUP:
-            self._calls += 1
+        self._calls += 1
+        if self._calls <= WARMUP:
             self._aside(tensors)
             return
+        if self._calls == WARMUP + 1:
+            self._capture(tensors)
         if self._replay is None:
-            self._inputs = tuple(t.clone() for t in tensors)
-            self._replay = self._captured()
+            self.function(*tensors)
+            return
         for mine, given in zip(self._inputs, tensors, strict=True):
             mine.copy_(given)
         self._replay()
@@ -61,14 +59,17 @@ class Captured:
             self.function(*tensors)
         current.wait_stream(self._stream)
 
-    def _captured(self) -> Replay:
+    def _capture(self, tensors: tuple[Tensor, ...]) -> None:
+        self.plain = self.after is not None and self.after.plain
+        if self.plain:
+            return
+        self._inputs = tuple(t.clone() for t in tensors)
         try:
-            return self._record(lambda: self.function(*self._inputs))
-        except RuntimeError as error:  # capture has run nothing: the plain call does what it would have done
+            self._replay = cuda_graph(lambda: self.function(*self._inputs))
+        except RuntimeError as error:  # nothing has run: a plain call follows
             reason = " ".join(str(error).split("\n")[0].split())
             log.warning("%s cannot be captured in a CUDA graph and runs as it is (%s)", self.name, reason)
-            self._plain = True
-            return lambda: self.function(*self._inputs)
+            self.plain = True
 
 
 def cuda_graph(function: Replay) -> Replay:

@@ -134,18 +134,20 @@ def speaks(*, failed: bool) -> bool:
     global _failed
     if size() == 1:
         return True
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.distributed.is_initialized():  # all have the same configuration
-        return os.environ.get("RANK") == "0"
     if not failed:
         return os.environ.get("RANK") == "0"
     _failed = True
-    with contextlib.suppress(RuntimeError):  # the store is gone with the process that kept it
-        store = torch.distributed.distributed_c10d._get_default_store()
-        return bool(store.add("fewshot/failed", 1) == 1)
-    return True
+    from datetime import timedelta
+
+    import torch
+
+    place = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
+    attempt = [os.environ.get(f"TORCHELASTIC_{word}", "") for word in ("RUN_ID", "RESTART_COUNT")]
+    try:  # torchrun keeps this store, so it is there before the processes have met and after one has died
+        store = torch.distributed.TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
+        return bool(store.add("/".join(["fewshot failed", *attempt]), 1) == 1)
+    except (RuntimeError, ValueError):
+        return os.environ.get("RANK") == "0"
 
 
 def _leave() -> None:

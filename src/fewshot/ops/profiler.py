@@ -21,29 +21,32 @@ class StepProfiler:
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.folder = folder
-        skipped = max(0, min(SKIPPED, steps - TRACED))
-        self.traced = min(TRACED, steps - skipped)
+        self.traced = min(TRACED, steps)
+        self._skip = min(SKIPPED, steps - self.traced)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
-        warmup = min(1, skipped)
-        plan = torch.profiler.schedule(wait=skipped - warmup, warmup=warmup, active=self.traced, repeat=1)
+        plan = torch.profiler.schedule(wait=0, warmup=1, active=self.traced, repeat=1)
         self._profile = torch.profiler.profile(activities=activities, schedule=plan, on_trace_ready=self._write)
-        self._profile.start()
-        self._left: int | None = skipped + self.traced
+        self._done = 0
+        self._start_if_due()
 
     def step(self) -> None:
-        if self._left is not None:
+        """A step is done."""
+        self._done += 1
+        if self._skip < self._done <= self._skip + self.traced:
             self._profile.step()
-            self._left -= 1
-            if self._left == 0:
-                self.close()
+        self._start_if_due()
 
     def close(self) -> None:
-        """Ends the recording, earlier than planned where a run was stopped."""
-        if self._left is not None:
-            self._left = None
+        """The end, perhaps before what was planned: what has been traced is written."""
+        if self._skip <= self._done < self._skip + self.traced:
             self._profile.stop()
+
+    def _start_if_due(self) -> None:
+        if self._done == self._skip:
+            self._profile.start()
+            self._profile.step()  # the profiler's own warm-up is over at once
 
     def _write(self, profile: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
