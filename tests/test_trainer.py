@@ -259,6 +259,14 @@ def test_the_cost_is_on_record(bench: Bench) -> None:
     assert times[-1] <= now.seconds
 
 
+def test_a_profile_changes_nothing(bench: Bench, other: Bench) -> None:
+    bench.fit()
+    other.fit(profile=True)
+    assert_same_run(bench, other)
+    assert {path.name for path in (other.folder.path / "profile").iterdir()} == {"trace.json", "costs.json"}
+    assert not (bench.folder.path / "profile").exists()
+
+
 # ---- gradients are clipped ----------------------------------------------------------------------------------
 
 

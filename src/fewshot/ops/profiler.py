@@ -51,20 +51,19 @@ class StepProfiler:
     def _write(self, profile: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         profile.export_chrome_trace(str(self.folder / "trace.json"))
-        (self.folder / "costs.json").write_text(
-            json.dumps(largest_costs(profile.key_averages(), self.traced), indent=2)
-        )
+        costs = largest_costs(profile.key_averages(), self._done - self._skip)
+        (self.folder / "costs.json").write_text(json.dumps(costs, indent=2))
 
 
 def largest_costs(averages: Any, steps: int) -> list[dict[str, Any]]:
-    """The operations that took most time themselves, callees left out: on the GPU where there is one.
+    """What took most time itself, callees left out: kernels where there is a GPU, else operations.
 
-    Each as {"operation", "calls", "ms", "percent"}: per step, and of the time of all operations.
+    Each as {"operation", "calls", "ms", "percent"}: per step, and of the time of all of them.
     """
     events = [event for event in averages if not event.key.startswith("ProfilerStep")]
-    device = any(event.self_device_time_total for event in events)
-    micros = {e.key: e.self_device_time_total if device else e.self_cpu_time_total for e in events}
-    calls = {e.key: e.count for e in events}
+    kernels = [event for event in events if event.device_type != torch.autograd.DeviceType.CPU]
+    micros = {e.key: e.self_device_time_total for e in kernels} or {e.key: e.self_cpu_time_total for e in events}
+    calls = {e.key: e.count for e in kernels or events}
     total = sum(micros.values()) or 1.0
     largest = sorted(micros, key=lambda key: -micros[key])[:LARGEST]
     return [{"operation": key, "calls": calls[key] / steps, "ms": micros[key] / steps / 1000,
