@@ -205,33 +205,26 @@ def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, b
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_names_its_paper(tmp_path: Path, experiment: str) -> None:
-    done = succeed("train", "--cfg", "job", f"experiment={experiment}", cwd=tmp_path)
-    composed = OmegaConf.create(done.out)
-    assert composed.paper.accuracy > 0
-    assert composed.paper.source
+def test_every_experiment_composes_and_names_its_paper(experiment: str) -> None:
+    cfg: Any = compose("config", [f"experiment={experiment}"])
+    assert cfg.paper.accuracy > 0
+    assert cfg.paper.source
     algorithm, _, task = experiment.partition("/")
-    assert f"_{composed.ways}w{composed.shots}s" in f"_{task}"
-    assert composed.algorithm._target_.split(".")[-2] == algorithm
+    assert f"_{cfg.ways}w{cfg.shots}s" in f"_{task}"
+    assert keys_of(f"algorithm={algorithm}")
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    assert f"# fewshot train experiment={experiment} " in text, "its header names another command"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
-    """Two steps of each, on the embedded data: what a recipe says of its own data set is left out."""
-    recipe = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
-    known = OmegaConf.load(CONF / "dataset" / "glyphs.yaml")
-    folder = tmp_path / "mine" / "experiment"
-    folder.mkdir(parents=True)
-    recipe.dataset = {key: value for key, value in recipe.get("dataset", {}).items() if key == "rotations"}
-    assert "rotations" in known
-    recipe.defaults = [entry for entry in recipe.defaults if "override /dataset" not in entry]
-    recipe.setdefault("algorithm", {}).setdefault("stream", {}).tasks = 1
-    (folder / "mine.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(recipe))
-    words = ("--config-dir", "mine", "experiment=mine", "backbone.filters=8")
-    succeed("train", *short(2, *words), cwd=tmp_path)
-    verdict = result(only(tmp_path / "outputs" / "train"))["paper"]
-    assert verdict["accuracy"] == recipe.paper.accuracy
-    assert verdict["verdict"] in ("below", "above", "reproduced")
+    """Two steps of each, on the embedded data in the place of its own."""
+    words = (f"experiment={experiment}", "dataset=glyphs", "dataset.split=script", "algorithm.stream.tasks=1")
+    succeed("train", *short(2, *words), "backbone.filters=8", cwd=tmp_path)
+    paper = result(only(tmp_path / "outputs" / "train"))["paper"]
+    cfg: Any = compose("config", [f"experiment={experiment}"])
+    assert paper["accuracy"] == cfg.paper.accuracy
+    assert paper["verdict"] in ("below", "above", "reproduced")
 
 
 USERS = {
