@@ -58,7 +58,7 @@ KINDS = {
     "paper": type(None),
     "timing": dict.fromkeys(("train_seconds", "seconds_per_step", "data_seconds_per_step",
                              "test_episodes_per_second", "peak_memory_mb"), float),
-    "environment": {"fewshot": str, "torch": str, "python": str, "device": str, "threads": int,
+    "environment": {"fewshot": str, "torch": str, "python": str, "device": str, "threads": int, "processes": int,
                     "precision": str, "git": (str, type(None))},
     "finished": str, "identity": str,
 }  # fmt: skip

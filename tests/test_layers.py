@@ -12,6 +12,7 @@ LAYERS = (
     ("episode", "metrics", "signals", "ops"),  # ... to here
     ("datasets", "backbones", "checkpoint", "identity", "run_folder"),
     ("sampler", "algorithms", "loggers"),
+    ("outer_step",),
     ("trainer", "evaluation", "result", "gradcheck"),
     ("report",),
     ("cli",),

@@ -53,7 +53,7 @@ def test_protocol_says_what_moves_a_number(make_images: Callable[..., ImageSet])
 
 def test_environment() -> None:
     found = result.environment(torch.device("cpu"), "fp32")
-    assert list(found) == ["fewshot", "torch", "python", "device", "threads", "precision", "git"]
+    assert list(found) == ["fewshot", "torch", "python", "device", "threads", "processes", "precision", "git"]
     assert found["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
     assert found["precision"] == "fp32"

@@ -19,9 +19,10 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.errors import FewshotError, InputError
 from fewshot.ops import schedules
+from fewshot.ops.guard import FiniteGuard
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
-from fewshot.trainer import Progress, Trainer, _Run
+from fewshot.trainer import Progress, Trainer
 
 CPU = torch.device("cpu")
 OPTIMIZERS = {
@@ -105,7 +106,7 @@ class Bench:
             "steps": 20, "optimizer": OPTIMIZERS["adam fused"],
             "schedule": schedules.cosine(steps=20, warmup=3, final=0.1),
             "gradient_clip": None, "gradient_clip_value": None, "log_every": 3, "val_every": 4, "patience": None,
-            "checkpoint_every": 5, "test_checkpoint": "best",
+            "checkpoint_every": 5, "test_checkpoint": "best", "cuda_graph": True, "profile": False,
         }  # fmt: skip
         self.toy = toy or Toy()
         torch.manual_seed(99 if checkpoint.steps(self.folder.checkpoints) else 11)  # a resumed run keeps its own
@@ -256,6 +257,14 @@ def test_the_cost_is_on_record(bench: Bench) -> None:
     times = [row["time/seconds"] for row in bench.folder.read_metrics() if "time/seconds" in row]
     assert times == sorted(times)
     assert times[-1] <= now.seconds
+
+
+def test_a_profile_changes_nothing(bench: Bench, other: Bench) -> None:
+    bench.fit()
+    other.fit(profile=True)
+    assert_same_run(bench, other)
+    assert {path.name for path in (other.folder.path / "profile").iterdir()} == {"trace.json", "costs.json"}
+    assert not (bench.folder.path / "profile").exists()
 
 
 # ---- gradients are clipped ----------------------------------------------------------------------------------
@@ -473,8 +482,8 @@ def test_a_gradient_that_is_not_finite_stops_as_well(bench: Bench, optimizer: st
 @pytest.fixture
 def rarely_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag is read as on a GPU: only where something is logged, validated or saved."""
-    read = _Run.bad_step
-    monkeypatch.setattr(_Run, "bad_step", lambda run, *, wait: read(run, wait=True) if wait else None)
+    read = FiniteGuard.bad_step
+    monkeypatch.setattr(FiniteGuard, "bad_step", lambda guard, *, wait: read(guard, wait=True) if wait else None)
 
 
 @pytest.mark.usefixtures("rarely_asked")

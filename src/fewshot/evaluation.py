@@ -1,5 +1,6 @@
 """Accuracy on a fixed stream of episodes, and the two baselines beside it. Layer 3."""
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.metrics import Mean, class_mean_accuracy, episode_accuracy, mean_ci95
+from fewshot.ops.processes import ALONE, Processes
 from fewshot.ops.runtime import autocast
 from fewshot.sampler import EpisodeSampler
 
@@ -42,18 +44,24 @@ def evaluate(
     dtype: torch.dtype | None = None,
     every_step: bool = False,
     between: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Adapt to and predict episodes 0..episodes-1 of the stream, `tasks` at a time, without gradients.
 
     every_step: also predict after each inner step. between: called before each batch (to stop early).
+    processes: take turns at the batches and hand each other what they gave: all return the same, and the same
+    as one process alone.
     """
     was_training = algorithm.training
     algorithm.eval()
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     start = time.perf_counter()
     with torch.no_grad():
-        for first in range(0, episodes, tasks):
+        for first in range(0, episodes, tasks * processes.size):
             between()
+            first += tasks * processes.rank
+            if first >= episodes:
+                continue
             batch = sampler.sample(first, min(tasks, episodes - first))
             with autocast(sampler.source.device, dtype):
                 args = (batch.support_x, batch.support_y)
@@ -66,10 +74,18 @@ def evaluate(
             accuracy = torch.stack([episode_accuracy(logits, batch.query_y) for logits in steps], -1)
             loss = cross_entropy(steps[-1].mT, batch.query_y, reduction="none").double().mean(-1)
             parts.append((accuracy, batch.classes, loss))
-    accuracy, classes, loss = (torch.cat(p).cpu() for p in zip(*parts, strict=True))
+    accuracy, classes, loss = _in_order(parts, processes)
     algorithm.train(was_training)
     seconds = time.perf_counter() - start
     return Evaluation(accuracy[:, -1], accuracy, classes, loss.mean().item(), seconds)
+
+
+def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], processes: Processes) -> tuple[Tensor, ...]:
+    """The batches of all processes as they come in the stream, on the CPU."""
+    gathered = processes.gather([[tensor.cpu() for tensor in part] for part in parts])
+    rounds = itertools.zip_longest(*gathered)  # batch i was process i % size's
+    batches = [part for one_round in rounds for part in one_round if part is not None]
+    return tuple(torch.cat(p) for p in zip(*batches, strict=True))
 
 
 def raw_pixels(sampler: EpisodeSampler, *, episodes: int, tasks: int) -> Mean:

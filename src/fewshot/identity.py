@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 # What may differ between two runs of one identity: where things lie, what shows them, what they run on.
-OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name")
+OUTSIDE_IDENTITY = (
+    "logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name", "cuda_graph", "profile",
+)  # fmt: skip
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -39,14 +39,15 @@ def protocol(images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any]) ->
     return stated | dict(images.protocol) | algorithm.protocol()
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, processes: int = 1) -> dict[str, Any]:
     """What the numbers were made with."""
     return {
         "fewshot": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": describe(device),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(),  # of each process
+        "processes": processes,
         "precision": precision,
         "git": _git_commit(),
     }

@@ -104,15 +104,15 @@ class EpisodeSampler:
     def draw(self, first: int, tasks: int) -> tuple[Tensor, Tensor]:
         """Indices of episodes first..first+tasks-1: positions of classes [T, N], image rows [T, N, K+Q]."""
         key = random.mix(self._key, torch.arange(first, first + tasks, device=self.source.device))  # [T]
-        group = random.below(random.mix(key, key.new_tensor(0)), len(self._count))
-        member = random.distinct(random.mix(key, key.new_tensor(1)), self._count[group], self.ways)
+        group = random.below(random.mix(key, key.new_full((), 0)), len(self._count))
+        member = random.distinct(random.mix(key, key.new_full((), 1)), self._count[group], self.ways)
         position = self._order[self._first[group][:, None] + member]  # [T, N]
         lane = torch.arange(2, 2 + self.ways, device=key.device)
         per_class = random.mix(key[:, None], lane)  # [T, N]
         drawing = random.distinct(per_class, self.source.sizes[position], self.shots + self.queries)
         rows = self.source.starts[position][..., None] + drawing
         if self.source.turns > 1:  # one rotation per class and task
-            turn = random.below(random.mix(per_class, key.new_tensor(-1)), self.source.turns)
+            turn = random.below(random.mix(per_class, key.new_full((), -1)), self.source.turns)
             rows = rows + (turn * self.source.turn_stride)[..., None]
         return position, rows
 
@@ -134,10 +134,14 @@ class EpisodeSampler:
 
 
 class EpisodeStream:
-    """Batch k of a training run: `tasks` consecutive episodes of a sampler."""
+    """Batch k of a training run: `tasks` consecutive episodes of a sampler, or one of `parts` equal parts of them.
 
-    def __init__(self, sampler: EpisodeSampler, tasks: int) -> None:
+    Every part draws all indices (some microseconds) and gathers its own images.
+    """
+
+    def __init__(self, sampler: EpisodeSampler, tasks: int, *, part: int = 0, parts: int = 1) -> None:
         self.sampler, self.tasks = sampler, tasks
+        self._part = _share(tasks, part, parts, "algorithm.stream.tasks")
         self._block, self._drawn = -1, (torch.empty(0), torch.empty(0))
 
     def batch(self, k: int) -> Episode:
@@ -145,17 +149,22 @@ class EpisodeStream:
         if block != self._block:
             self._drawn = self.sampler.draw(block * BLOCK * self.tasks, BLOCK * self.tasks)
             self._block = block
-        rows = slice(within * self.tasks, (within + 1) * self.tasks)
+        first = within * self.tasks
+        rows = slice(first + self._part.start, first + self._part.stop)
         position, drawn = self._drawn
         return self.sampler.episodes(position[rows], drawn[rows])
 
 
 class MinibatchStream:
-    """Mini-batches over all images of a split: every epoch is a new permutation, the ragged end is dropped."""
+    """Mini-batches over all images of a split: every epoch is a new permutation, the ragged end is dropped.
+
+    Of `parts` equal parts of each batch this stream gives the one.
+    """
 
     def __init__(
-        self, images: ImageSet, split: str, *, batch_size: int, seed: int, device: torch.device | None = None
-    ) -> None:
+        self, images: ImageSet, split: str, *, batch_size: int, seed: int, device: torch.device | None = None,
+        part: int = 0, parts: int = 1,
+    ) -> None:  # fmt: skip
         self.source = _Source(images, split, device or torch.device("cpu"))
         sizes = self.source.sizes
         self._class = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
@@ -170,28 +179,44 @@ class MinibatchStream:
         self.batch_size, self.per_epoch = batch_size, len(self._rows) // batch_size
         self._key = random.key(seed, split, "minibatches")
         self._epoch, self._order = -1, torch.empty(0)
+        self._part = _share(batch_size, part, parts, "algorithm.stream.batch_size")
 
     def batch(self, k: int) -> Minibatch:
         epoch, within = divmod(k, self.per_epoch)
-        counter = torch.arange(len(self._rows), device=self._rows.device)
         if epoch != self._epoch:
-            key = random.mix(self._key, counter.new_tensor(epoch))
+            counter = torch.arange(len(self._rows), device=self._rows.device)
+            key = random.mix(self._key, counter.new_full((), epoch))
             self._order, self._epoch = random.mix(key, counter).argsort(), epoch
-        chosen = self._order[within * self.batch_size : (within + 1) * self.batch_size]
+        place = torch.arange(self._part.start, self._part.stop, device=self._rows.device)
+        chosen = self._order[within * self.batch_size + place]
         rows = self._rows[chosen]
         if self.source.turns > 1:
-            key = random.mix(self._key, counter.new_tensor(-k - 1))
-            turn = random.below(random.mix(key, counter[: len(rows)]), self.source.turns)
+            key = random.mix(self._key, place.new_full((), -k - 1))
+            turn = random.below(random.mix(key, place), self.source.turns)
             rows = rows + turn * self.source.turn_stride
         return Minibatch(self.source.gather(rows), self._class[chosen])
 
 
+def _share(size: int, part: int, parts: int, key: str) -> slice:
+    """Rows of a batch of `size` that belong to one of `parts` processes."""
+    if size % parts:
+        raise InputError(
+            f"{key}={size} cannot be shared out evenly among {parts} processes; "
+            f"use a multiple of {parts}, or as many processes as divide {size}"
+        )
+    own = size // parts
+    return slice(part * own, (part + 1) * own)
+
+
 def stream(
-    wish: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device
-) -> BatchStream:
-    """The training stream that an algorithm asks for by its `stream`."""
+    wish: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
+    part: int = 0, parts: int = 1,
+) -> BatchStream:  # fmt: skip
+    """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it."""
     if isinstance(wish, Minibatches):
-        return MinibatchStream(images, split, batch_size=wish.batch_size, seed=seed, device=device)
+        return MinibatchStream(
+            images, split, batch_size=wish.batch_size, seed=seed, device=device, part=part, parts=parts
+        )
     assert isinstance(wish, Episodes)
     if wish.tasks < 1:
         raise InputError(f"tasks={wish.tasks} is below 1; a step needs at least one episode")
@@ -199,4 +224,4 @@ def stream(
         images, split, ways=wish.ways, shots=wish.shots, queries=wish.queries, seed=seed,
         within_groups=within_groups, device=device,
     )  # fmt: skip
-    return EpisodeStream(sampler, wish.tasks)
+    return EpisodeStream(sampler, wish.tasks, part=part, parts=parts)

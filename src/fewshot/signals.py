@@ -23,10 +23,13 @@ class StopSignal:
 
     Handlers that were there before (a cluster's launcher) are put back at the end and called by `pass_on`,
     after the run has saved.
+    relayed: a launcher passes signals on, perhaps one that came here already, and kills by itself when it has
+    waited enough (torchrun: 30 s); a second one then does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, relayed: bool = False) -> None:
         self.received: int | None = None
+        self.relayed = relayed
         self._before: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -39,14 +42,10 @@ class StopSignal:
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = signum
+        elif not self.relayed:
             os._exit(128 + signum)
-        self.received = signum
-
-    def check(self, message: str) -> None:
-        """Raise Stopped if a signal has come; for places where nothing needs saving first."""
-        if self.received is not None:
-            raise Stopped(self.received, message)
 
     def pass_on(self) -> None:
         """Call the handler that was installed before ours for the signal received, if there was one."""

@@ -1,5 +1,6 @@
 """The one outer loop. Layer 3."""
 
+import contextlib
 import logging
 import math
 import time
@@ -8,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from fewshot import checkpoint
 from fewshot.algorithms.base import Algorithm
 from fewshot.errors import FewshotError, InputError
 from fewshot.loggers.base import Logger
-from fewshot.ops import random
-from fewshot.ops.runtime import autocast
+from fewshot.ops.processes import ALONE, Processes
+from fewshot.ops.profiler import StepProfiler
 from fewshot.ops.schedules import Schedule
+from fewshot.outer_step import OuterStep
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import BatchStream
 from fewshot.signals import Stopped, StopSignal
@@ -45,13 +46,14 @@ class Trainer:
     gradient_clip, gradient_clip_value: largest norm, largest entry of the outer gradient; null for none.
     val_every: steps between validations, 0 for none. patience: validations without a better one before
     stopping early, null for never. checkpoint_every: steps between checkpoints. log_every: steps per row of
-    metrics. test_checkpoint: best | last, the one that is tested.
+    metrics. test_checkpoint: best | last, the one that is tested. cuda_graph: on CUDA, launch each step as CUDA
+    graphs where it can be captured. profile: trace a few steps into the run folder.
     """
 
     def __init__(
         self, *, steps: int, optimizer: Callable[..., torch.optim.Optimizer], schedule: Schedule,
         gradient_clip: float | None, gradient_clip_value: float | None, log_every: int, val_every: int,
-        patience: int | None, checkpoint_every: int, test_checkpoint: str,
+        patience: int | None, checkpoint_every: int, test_checkpoint: str, cuda_graph: bool, profile: bool,
     ) -> None:  # fmt: skip
         for key, value, least in (("steps", steps, 0), ("log_every", log_every, 1), ("val_every", val_every, 0),
                                   ("checkpoint_every", checkpoint_every, 1)):  # fmt: skip
@@ -67,54 +69,56 @@ class Trainer:
         self.gradient_clip, self.gradient_clip_value = gradient_clip, gradient_clip_value
         self.log_every, self.val_every, self.patience = log_every, val_every, patience
         self.checkpoint_every, self.test_checkpoint = checkpoint_every, test_checkpoint
+        self.cuda_graph, self.profile = cuda_graph, profile
 
     def fit(
         self, algorithm: Algorithm, stream: BatchStream, validate: Validate, *, folder: RunFolder,
         loggers: Sequence[Logger], context: Mapping[str, Any], device: torch.device,
-        dtype: torch.dtype | None, stop: StopSignal,
+        dtype: torch.dtype | None, stop: StopSignal, processes: Processes = ALONE,
     ) -> Progress:  # fmt: skip
         """Train to the end, from the folder's last checkpoint where there is one; returns where it ended.
 
-        context: what the algorithm was told of its data; kept in every checkpoint.
+        context: what the algorithm was told of its data; kept in every checkpoint. processes: those that share
+        this run; each draws its part of the batch, all call this and go through the same steps, the first one
+        reads and writes the folder.
         Raises Stopped after a signal (state saved), FewshotError when the loss is not finite (state before
         that step saved, so that `resume` replays it).
         """
-        run = _Run(self, algorithm, folder, context, device, dtype)
+        run = _Run(self, algorithm, folder, context, device, dtype, processes)
         run.restore()
-        now = run.now
         algorithm.train()
-        while now.step < self.steps and not self._out_of_patience(now):
-            run.update(stream)
-            stopping = stop.received  # asked once: what comes after this line stops the next step
-            logs, ends = now.step % self.log_every == 0, now.step == self.steps
-            validates = bool(self.val_every) and (now.step % self.val_every == 0 or ends)
-            saves = now.step % self.checkpoint_every == 0 or ends or stopping is not None
-            if (bad := run.bad_step(wait=logs or validates or saves)) is not None:
-                run.save(step=bad - 1)
-                raise FewshotError(
-                    f"loss or gradient is not finite at step {bad}; the state before it is saved and "
-                    f"resume={folder.path} replays it; lower trainer.optimizer.lr or algorithm.inner_lr, "
-                    f"or set trainer.gradient_clip=10"
-                )
-            row = run.train_row() if logs else {}
-            improved = False
-            if validates:
-                row |= (result := {f"val/{k}": v for k, v in validate().items() if k != "episodes"})
-                improved = self._note_validation(now, result)
-            if row:
-                folder.append_metrics({"step": now.step, **row})
-                for logger in loggers:
-                    logger.log(now.step, row)
-            for logger in loggers:
-                logger.progress(now.step)
-            if improved or saves:
-                run.save(best=improved)
-            if stopping is not None and not ends:
-                raise Stopped(stopping, f"stopped at step {now.step} of {self.steps}; saved in {folder.path}")
-        if self._out_of_patience(now):
+        with run.profiler():
+            while run.now.step < self.steps and not self._out_of_patience(run.now):
+                run.update(stream)
+                self._after_step(run, validate, loggers, stop)
+        if self._out_of_patience(run.now):
             run.save()
-            log.info("stopped early at step %d: %d validations without a better one", now.step, now.stale)
-        return now
+            log.info("stopped early at step %d: %d validations without a better one", run.now.step, run.now.stale)
+        return run.now
+
+    def _after_step(self, run: "_Run", validate: Validate, loggers: Sequence[Logger], stop: StopSignal) -> None:
+        """Whatever is due: check, log, validate, save, stop."""
+        now = run.now
+        stopping = run.processes.agree(stop.received)  # asked once: what comes after this line stops the next step
+        logs, ends = now.step % self.log_every == 0, now.step == self.steps
+        validates = bool(self.val_every) and (now.step % self.val_every == 0 or ends)
+        saves = now.step % self.checkpoint_every == 0 or ends or stopping is not None
+        run.check_finite(wait=logs or validates or saves)
+        row = run.train_row() if logs else {}
+        improved = False
+        if validates:
+            row |= (result := {f"val/{k}": v for k, v in validate().items() if k != "episodes"})
+            improved = self._note_validation(now, result)
+        if row:
+            run.append_metrics(row)
+            for logger in loggers:
+                logger.log(now.step, row)
+        for logger in loggers:
+            logger.progress(now.step)
+        if improved or saves:
+            run.save(best=improved)
+        if stopping is not None and not ends:
+            raise Stopped(stopping, f"stopped at step {now.step} of {self.steps}; saved in {run.folder.path}")
 
     def _note_validation(self, now: Progress, result: Mapping[str, float]) -> bool:
         """Update best; higher accuracy wins, at equal accuracy the lower loss. Not finite is never best."""
@@ -136,108 +140,86 @@ class _Run:
 
     def __init__(
         self, trainer: Trainer, algorithm: Algorithm, folder: RunFolder, context: Mapping[str, Any],
-        device: torch.device, dtype: torch.dtype | None,
+        device: torch.device, dtype: torch.dtype | None, processes: Processes,
     ) -> None:  # fmt: skip
         self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
-        self.device, self.dtype = device, dtype
-        self.parameters = [p for p in algorithm.parameters() if p.requires_grad]
-        self.optimizer = trainer.make_optimizer(self.parameters)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.processes = processes
+        optimizer = trainer.make_optimizer([p for p in algorithm.parameters() if p.requires_grad])
+        self.outer = OuterStep(
+            algorithm, optimizer, gradient_clip=trainer.gradient_clip,
+            gradient_clip_value=trainer.gradient_clip_value, device=device, dtype=dtype, processes=processes,
+            cuda_graph=trainer.cuda_graph and device.type == "cuda",
+        )  # fmt: skip
         self.now = Progress()
-        self.window = torch.zeros(2, dtype=torch.float64, device=device)
-        self.first_bad = torch.zeros((), device=device)  # step at which something was first not finite
-        self.frozen = torch.zeros((), device=device)  # 1 from then on
-        self.can_freeze = all(group.get("fused") for group in self.optimizer.param_groups)
-        self.buffers = list(algorithm.buffers())  # running statistics: a step's forward moves them
-        self.kept = torch.empty(0)
-        self.seed = torch.initial_seed()
+        self._traced: StepProfiler | None = None
 
     def update(self, stream: BatchStream) -> None:
         """One outer step."""
-        now, trainer = self.now, self.trainer
-        self._keep_buffers()
-        self._seed_step()
+        now = self.now
         start = time.perf_counter()
         batch = stream.batch(now.step)
         drawn = time.perf_counter()
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * trainer.schedule(now.step)
-        with autocast(self.device, self.dtype):
-            out = self.algorithm(batch)
-        self.optimizer.zero_grad()
-        out.loss.backward()
-        if trainer.gradient_clip_value is not None:
-            nn.utils.clip_grad_value_(self.parameters, trainer.gradient_clip_value)
-        norm = nn.utils.clip_grad_norm_(self.parameters, trainer.gradient_clip or math.inf)
-        self._freeze_unless(torch.isfinite(norm) & torch.isfinite(out.loss.detach()))
-        if self.can_freeze or not self.frozen:
-            self.optimizer.step()
+        self.outer(batch, step=now.step, rate=self.trainer.schedule(now.step))
         now.step += 1
-        right = (out.logits.detach().argmax(-1) == batch.targets).double().mean() * 100
-        seen = torch.stack([out.loss.detach().double(), right])
-        self.window += torch.where(self.frozen.bool(), 0.0, seen)
         now.data_seconds += drawn - start
         now.seconds += time.perf_counter() - start
+        if self._traced is not None:
+            self._traced.step()
 
-    def bad_step(self, *, wait: bool) -> int | None:
-        """The first step at which a value was not finite, if any; a GPU is asked only where `wait` allows it."""
-        if not (wait or self.device.type == "cpu") or not self.frozen:
-            return None
-        for buffer, values in zip(self.buffers, self.kept.split([b.numel() for b in self.buffers]), strict=True):
-            buffer.copy_(values.view_as(buffer))
-        if self.first_bad == 1:
-            self.optimizer.state.clear()  # fused SGD makes its momenta before it sees that it is frozen
-        return int(self.first_bad)
-
-    def _seed_step(self) -> None:
-        """Step k (its dropout) draws from (seed, k) only: a replay needs no state of a generator."""
-        seed = random.key(self.seed, "step", str(self.now.step))
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 80 us
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                torch.cuda.manual_seed(seed)
-
-    def _keep_buffers(self) -> None:
-        """Copies of the buffers as they were before the step, or before the first step that went wrong."""
-        if self.buffers:
-            values = torch.cat([b.detach().flatten() for b in self.buffers])
-            self.kept = torch.where(self.frozen.bool(), self.kept, values) if len(self.kept) else values
-
-    def _freeze_unless(self, finite: Tensor) -> None:
-        """From the first value that is not finite the optimiser does nothing, without asking the device."""
-        bad = (~finite).to(self.frozen.dtype)
-        self.first_bad += (1 - self.frozen) * bad * (self.now.step + 1)
-        self.frozen = torch.maximum(self.frozen, bad)
-        if self.can_freeze:  # what fused optimisers read; others refuse to step where it is there
-            vars(self.optimizer).update(grad_scale=None, found_inf=self.frozen)
+    def check_finite(self, *, wait: bool) -> None:
+        """Ends the run where a step was not finite. A GPU works off its queue here, so this is the steps' time too."""
+        start = time.perf_counter()
+        bad = self.outer.guard.bad_step(wait=wait)
+        self.now.seconds += time.perf_counter() - start
+        if bad is not None:
+            self.save(step=bad - 1)
+            raise FewshotError(
+                f"loss or gradient is not finite at step {bad}; the state before it is saved and "
+                f"resume={self.folder.path} replays it; lower trainer.optimizer.lr or algorithm.inner_lr, "
+                f"or set trainer.gradient_clip=10"
+            )
 
     def train_row(self) -> Row:
-        loss, accuracy = (self.window / self.trainer.log_every).tolist()
-        self.window.zero_()
-        spent = self.now.seconds
-        return {"train/loss": loss, "train/accuracy": accuracy, "train/lr": self.optimizer.param_groups[0]["lr"],
-                "time/seconds": spent}  # fmt: skip
+        loss, accuracy = (self.outer.window / self.trainer.log_every).tolist()
+        self.outer.window.zero_()
+        rate = self.outer.rates[0] * self.trainer.schedule(self.now.step - 1)
+        return {"train/loss": loss, "train/accuracy": accuracy, "train/lr": rate, "time/seconds": self.now.seconds}
+
+    def append_metrics(self, row: Row) -> None:
+        if self.processes.first:
+            self.folder.append_metrics({"step": self.now.step, **row})
 
     def save(self, *, best: bool = False, step: int | None = None) -> None:
-        self.now.window = self.window.tolist()
-        state: dict[str, Any] = {
-            "model": self.algorithm.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": vars(self.now) | ({"step": step} if step is not None else {}),
-            "context": dict(self.context),
-            "seed": self.seed,
-        }
-        checkpoint.save(self.folder.checkpoints, state["progress"]["step"], state, best=best)
+        if not self.processes.first:
+            return
+        self.now.window = self.outer.window.tolist()
+        progress = vars(self.now) | ({"step": step} if step is not None else {})
+        state = self.outer.state() | {"progress": progress, "context": dict(self.context)}
+        checkpoint.save(self.folder.checkpoints, progress["step"], state, best=best)
 
     def restore(self) -> None:
+        """All processes go on from the checkpoint that the first one finds; fresh weights come from the seed."""
+        state = self.processes.broadcast(self._stored() if self.processes.first else None)
+        if state is None:
+            return
+        checkpoint.load_into(self.algorithm, state["model"])
+        self.now = Progress(**state["progress"])
+        self.outer.load(state, step=self.now.step, window=self.now.window)
+
+    def _stored(self) -> dict[str, Any] | None:
+        """The last checkpoint, the folder tidied to it; None where there is none yet."""
         if not checkpoint.steps(self.folder.checkpoints):
             self.folder.truncate_metrics(0)
-            return
+            return None
         step, state = checkpoint.load(self.folder.checkpoints)
         checkpoint.prune(self.folder.checkpoints, step)  # a kill may have come before a save's own
-        checkpoint.load_into(self.algorithm, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.now = Progress(**state["progress"])
-        self.window.copy_(torch.tensor(self.now.window, dtype=torch.float64))
-        self.seed = state["seed"]
         self.folder.truncate_metrics(step)
+        return state
+
+    def profiler(self) -> contextlib.AbstractContextManager[object]:
+        """The profiler of the coming steps, if one is wanted."""
+        left = self.trainer.steps - self.now.step
+        if self.trainer.profile and self.processes.first and left > 0:
+            self._traced = StepProfiler(self.folder.path / "profile", left)
+            return contextlib.closing(self._traced)
+        return contextlib.nullcontext()

@@ -63,7 +63,7 @@ class Algorithm(nn.Module):
 
 def class_means(z: Tensor, y: Tensor, ways: int) -> Tensor:
     """Mean embedding of each class: z [T, M, D], y [T, M] int64 -> [T, N, D], by one batched product."""
-    onehot = nn.functional.one_hot(y, ways).to(z.dtype)  # [T, M, N]
+    onehot = (y[..., None] == torch.arange(ways, device=y.device)).to(z.dtype)  # [T, M, N]; F.one_hot reads y back
     return product((onehot / onehot.sum(1, keepdim=True)).mT, z)
 
 

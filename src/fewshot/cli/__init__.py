@@ -4,6 +4,7 @@ Only the standard library is imported here, so that `fewshot --help` answers at 
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -57,6 +58,10 @@ def main(argv: list[str] | None = None) -> None:
         near = difflib.get_close_matches(verb, VERBS)
         hint = f"did you mean '{near[0]}'?" if near else f"verbs are: {', '.join(VERBS)}"
         print(f"error: '{verb}' is not a verb of fewshot; {hint}", file=sys.stderr)
+        sys.exit(2)
+    if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("RANK") == "0":
+            print(f"error: 'fewshot {verb}' runs in one process; start it without torchrun", file=sys.stderr)
         sys.exit(2)
     sys.path.insert(0, str(Path.cwd()))  # so that `_target_: my.module.MyNet` finds the user's own files
     debug = "--debug" in rest

@@ -17,6 +17,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import differing_keys, identity
 from fewshot.ops import runtime
+from fewshot.ops.processes import Processes, join
 from fewshot.sampler import EpisodeSampler
 from fewshot.trainer import Trainer
 
@@ -28,6 +29,7 @@ class Machine(NamedTuple):
     device: torch.device
     dtype: torch.dtype | None  # of autocast
     precision: str
+    processes: Processes
 
 
 def plain(cfg: DictConfig) -> Config:
@@ -38,11 +40,14 @@ def plain(cfg: DictConfig) -> Config:
 
 
 def start_machine(config: Mapping[str, Any]) -> Machine:
-    """Allocator, threads, device and precision; before the first large tensor."""
+    """Allocator, the other processes of the run, threads, device and precision; before the first large tensor."""
     runtime.keep_freed_memory()
-    torch.set_num_threads(config["threads"] or len(os.sched_getaffinity(0)))
-    device = runtime.pick_device(config["device"])
-    return Machine(device, runtime.set_precision(config["precision"]), config["precision"])
+    processes = join()
+    torch.set_num_threads(config["threads"] or runtime.threads_per_process(processes.local_size))
+    device = runtime.pick_device(config["device"], processes)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return Machine(device, runtime.set_precision(config["precision"]), config["precision"], processes)
 
 
 def construct(node: DictConfig, where: str, **context: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import NoReturn
 import fewshot
 from fewshot.cli.errors import guarded
 from fewshot.errors import FewshotError, InputError
+from fewshot.ops import processes
 
 STOPPED = (75, 130)  # exit codes of a job that a signal ended: the sweep ends with it
 
@@ -40,6 +41,8 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     schema.register()
     flags, overrides = arguments(argv)
     several = any(word in ("-m", "--multirun") for word in flags)
+    if several and processes.size() > 1:
+        raise InputError(f"{processes.size()} processes for a sweep; torchrun starts one run, without {flags[0]}")
     codes: list[int] = []
     failures: list[BaseException] = []
 

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 
 from fewshot.errors import FewshotError
+from fewshot.ops import processes
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
@@ -13,14 +14,21 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
     try:
         return run()
     except (FewshotError, KeyboardInterrupt) as error:
+        code = getattr(error, "exit_code", 130)
+        stopped = code in (75, 130)
+        if not processes.speaks(failed=not stopped):
+            return code
         if debug:
             traceback.print_exc()
-        code = getattr(error, "exit_code", 130)
         said = " ".join(str(error).split()) or "stopped"
-        print(said if code in (75, 130) else f"error: {said}", file=sys.stderr)
+        print(said if stopped else f"error: {said}", file=sys.stderr)
         return code
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception:  # a bug; of several processes that meet it one shows the trace
+        if processes.speaks(failed=True):
+            raise
         return 1
 
 

@@ -16,17 +16,25 @@ from fewshot.datasets.base import ImageSet
 from fewshot.errors import InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.loggers.base import Logger, RunInfo
+from fewshot.ops.processes import Processes
 from fewshot.ops.runtime import peak_memory_mb
 from fewshot.report import shown
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler
-from fewshot.signals import StopSignal
+from fewshot.signals import Stopped, StopSignal
 from fewshot.trainer import Progress
 
 log = logging.getLogger("fewshot")
 
 
-def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str) -> RunFolder:
+def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str, processes: Processes) -> RunFolder:
+    """The folder of the run: opened by the first process, which alone writes in it; the others know its path."""
+    folder = _opened(cfg, config, root, name) if processes.first else None
+    path = processes.broadcast(str(folder.path) if folder else None)
+    return folder or RunFolder(Path(path))
+
+
+def _opened(cfg: DictConfig, config: build.Config, root: Path, name: str) -> RunFolder:
     """The folder of a run to go on with, or a new one, as `resume` says."""
     ident = build.identity(config)
     resume = str(cfg.resume).lower()
@@ -83,20 +91,25 @@ def test(
 ) -> dict[str, Any]:  # fmt: skip
     """The test split, touched once: the recipe's checkpoint, and two baselines on the same episodes."""
     which = cfg.trainer.test_checkpoint if progress.best else "last"
-    if checkpoint.steps(folder.checkpoints):
-        _, state = checkpoint.load(folder.checkpoints, which)
-        checkpoint.load_into(algorithm, state["model"])
+    processes = machine.processes
+    stored = processes.first and checkpoint.steps(folder.checkpoints)
+    model = processes.broadcast(checkpoint.load(folder.checkpoints, which)[1]["model"] if stored else None)
+    if model is not None:
+        checkpoint.load_into(algorithm, model)
     options: dict[str, Any] = {"episodes": cfg.evaluation.episodes, "tasks": cfg.evaluation.tasks}
+    shared = options | {"dtype": machine.dtype, "processes": processes}
 
     def between() -> None:
-        stop.check(f"stopped while testing; the same command goes on from {folder.path}")
+        if (signum := processes.agree(stop.received)) is not None:
+            raise Stopped(signum, f"stopped while testing; the same command goes on from {folder.path}")
 
-    done = evaluate(algorithm, sampler, **options, dtype=machine.dtype, every_step=True, between=between)
+    done = evaluate(algorithm, sampler, **shared, every_step=True, between=between)
     peak = peak_memory_mb(machine.device)
     untrained = build.make_algorithm(cfg, build.data_context(cfg, images), cfg.seed).to(machine.device)
-    base = evaluate(untrained, sampler, **options, dtype=machine.dtype, between=between)
-    save_episodes(folder, done)
-    save_shown(folder, done, algorithm, sampler, images, machine)
+    base = evaluate(untrained, sampler, **shared, between=between)
+    if processes.first:
+        save_episodes(folder, done)
+        save_shown(folder, done, algorithm, sampler, images, machine)
     baselines = {
         "raw_pixels": named_mean(raw_pixels(sampler, **options)),
         "untrained": named_mean(base.mean),
@@ -118,7 +131,7 @@ def test(
             "test_episodes_per_second": len(done.accuracy) / done.seconds,
             "peak_memory_mb": peak,
         },
-        "environment": result.environment(machine.device, machine.precision),
+        "environment": result.environment(machine.device, machine.precision, processes.size),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "identity": build.identity(config),
     }  # fmt: skip

@@ -31,6 +31,8 @@ class TrainerSchema:
     patience: int | None = None
     checkpoint_every: int = MISSING
     test_checkpoint: str = MISSING
+    cuda_graph: bool = MISSING
+    profile: bool = MISSING
     optimizer: Any = None
     schedule: Any = None
 

@@ -1,6 +1,7 @@
 """What a verb says at its end. Layer 5."""
 
 import io
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,3 +57,17 @@ def result_table(result: Mapping[str, Any], folder: Path) -> None:
         )
     table.add_row("folder", str(folder))
     print_table(table)
+
+
+def costs_table(folder: Path) -> None:
+    """What `trainer.profile` found, where it was asked for."""
+    if not (folder / "costs.json").exists():
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("largest costs of a step", overflow="fold")
+    for heading in ("calls", "ms", "%"):
+        table.add_column(heading, justify="right")
+    for cost in json.loads((folder / "costs.json").read_text()):
+        table.add_row(cost["operation"], f"{cost['calls']:g}", f"{cost['ms']:.2f}", f"{cost['percent']:.1f}")
+    print_table(table)
+    print(f"all of them: {folder / 'trace.json'} (open it in ui.perfetto.dev)")

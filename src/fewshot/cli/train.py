@@ -15,9 +15,10 @@ def main(argv: list[str]) -> int:
 def job(cfg: DictConfig) -> int:
     """One run. torch is imported only here, once the configuration is known to be valid."""
     from fewshot.cli.errors import is_out_of_memory
+    from fewshot.ops import processes
     from fewshot.signals import Stopped, StopSignal
 
-    with StopSignal() as stop:
+    with StopSignal(relayed=processes.size() > 1) as stop:
         try:
             train(cfg, stop)
         except Stopped:
@@ -49,6 +50,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
     name = build.run_name(config, HydraConfig.get().runtime.choices)
     build.check_writable(root / name)
     machine = build.start_machine(config)
+    processes = machine.processes
     images = build.load_images(cfg).on(machine.device)
     context = build.data_context(cfg, images)
     algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device)
@@ -61,19 +63,23 @@ def train(cfg: DictConfig, stop: Any) -> None:
     batches = stream(
         algorithm.stream, images, cfg.train_split,
         seed=cfg.seed, within_groups=cfg.within_groups, device=machine.device,
+        part=processes.rank, parts=processes.size,
     )  # fmt: skip
     val = build.episode_sampler(cfg, images, cfg.evaluation.val_split, machine.device) if trainer.val_every else None
     test_sampler = build.episode_sampler(cfg, images, cfg.evaluation.test_split, machine.device)
 
     def validate() -> dict[str, float]:
         assert val is not None
-        tasks, episodes = cfg.evaluation.tasks, cfg.evaluation.val_episodes
-        return evaluate(algorithm, val, episodes=episodes, tasks=tasks, dtype=machine.dtype).summary()
+        return evaluate(
+            algorithm, val, episodes=cfg.evaluation.val_episodes, tasks=cfg.evaluation.tasks,
+            dtype=machine.dtype, processes=processes,
+        ).summary()  # fmt: skip
 
     probe = val or build.episode_sampler(cfg, images, cfg.train_split, machine.device)
     evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)  # what fails at the end, fails now
-    loggers = [build.construct(node, f"logger.{key}") for key, node in (cfg.logger or {}).items()]
-    folder = open_folder(cfg, config, root, name)
+    nodes = (cfg.logger or {}).items() if processes.first else ()
+    loggers = [build.construct(node, f"logger.{key}") for key, node in nodes]
+    folder = open_folder(cfg, config, root, name, processes)
     start_loggers(loggers, config, folder, name, trainer.steps)
     status, result = "failed", None
     try:
@@ -82,10 +88,11 @@ def train(cfg: DictConfig, stop: Any) -> None:
         torch.manual_seed(key(cfg.seed, "train"))
         progress = trainer.fit(
             algorithm, batches, validate, folder=folder, loggers=loggers, context=context,
-            device=machine.device, dtype=machine.dtype, stop=stop,
+            device=machine.device, dtype=machine.dtype, stop=stop, processes=processes,
         )  # fmt: skip
         result = test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)
-        folder.write_result(result)
+        if processes.first:
+            folder.write_result(result)
         status = "finished"
     except FewshotError as error:
         status = "stopped" if getattr(error, "signum", None) else "failed"
@@ -94,5 +101,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
         for logger in loggers:
             logger.finish(result, status)
         folder.close()
-    show.result_table(result, folder.path)
-    draw_figures(folder)
+    if processes.first:
+        show.result_table(result, folder.path)
+        show.costs_table(folder.path / "profile")
+        draw_figures(folder)

@@ -49,6 +49,7 @@ def distinct(keys: Tensor, bound: Tensor | int, draws: int) -> Tensor:
     Returns [..., draws] int64. Floyd's algorithm (Bentley & Floyd 1987) draws the set, sorting by random
     keys then makes every order equally likely; the cost does not depend on the bound.
     """
+    bound = torch.full_like(keys, bound) if isinstance(bound, int) else bound  # a GPU need not fetch it from here
     counters = torch.arange(2 * draws, device=keys.device)
     bits = mix(keys[..., None], counters)  # [..., 2 * draws]
     chosen = torch.full((*keys.shape, draws), -1, dtype=torch.int64, device=keys.device)

@@ -9,6 +9,7 @@ import sys
 import torch
 
 from fewshot.errors import InputError
+from fewshot.ops.processes import ALONE, Processes
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 _GIB = 1 << 30
@@ -30,11 +31,28 @@ def keep_freed_memory() -> bool:
     return all(mallopt(what, _GIB) == 1 for what in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD))
 
 
-def pick_device(wanted: str) -> torch.device:
-    """auto | cpu | cuda | cuda:<index> -> the device; asking for one that is not there is the user's error."""
+def threads_per_process(local_size: int) -> int:
+    """One thread per core that this process may use, the cores shared out among the processes of this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // local_size)
+
+
+def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
+    """auto | cpu | cuda | cuda:<index> -> the device; asking for one that is not there is the user's error.
+
+    Of several processes each gets a CUDA device of its own, and none may name one.
+    """
+    if processes.size > 1 and wanted not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device={wanted} names one device for {processes.size} processes; use auto, cuda or cpu")
     have = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
-        return torch.device("cuda" if have else "cpu")
+        wanted = "cuda" if have else "cpu"
+    if processes.size > 1 and wanted == "cuda" and have:
+        if processes.local_size > have:
+            raise InputError(
+                f"{processes.local_size} processes but {have} CUDA device(s) on this machine; "
+                f"start one process per device, or use device=cpu"
+            )
+        wanted = f"cuda:{processes.local_rank}"
     try:
         device = torch.device(f"cuda:{wanted}" if wanted.isdigit() else wanted)
     except RuntimeError as error:

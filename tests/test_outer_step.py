@@ -1,0 +1,347 @@
+"""One outer update: parts add up to the whole, nothing in it asks the device, and a replay does the same work.
+
+Without a GPU a replay is that of `Tape`: the same operations on the same memory, as a CUDA graph does it. What a
+capture would bake in (a step's number, a rate, a tensor that moves) shows on it as well.
+"""
+
+import copy
+import functools
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fewshot.algorithms.base import Algorithm
+from fewshot.cli import build
+from fewshot.cli.compose import compose
+from fewshot.datasets.base import ImageSet
+from fewshot.episode import Batch, Episode, StepOutput
+from fewshot.evaluation import evaluate
+from fewshot.ops import capture
+from fewshot.outer_step import OuterStep
+from fewshot.sampler import EpisodeSampler, stream
+
+CPU = torch.device("cpu")
+ADAM = functools.partial(torch.optim.Adam, lr=0.01, fused=True)
+SGD = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=True)
+# Large eps: where a gradient is nothing but rounding (a bias in front of a norm), Adam makes whole steps of it.
+CALM_ADAM = functools.partial(torch.optim.Adam, lr=0.01, eps=1e-2, fused=True)
+MODELS = {
+    "maml": ["algorithm=maml", "algorithm.stream.tasks=4"],
+    "maml running": ["algorithm=maml", "algorithm.stream.tasks=4", "algorithm.norm_statistics=running",
+                     "algorithm.inner_steps=2", "algorithm.task_chunk=2"],
+    "metasgd": ["algorithm=metasgd", "algorithm.stream.tasks=4", "algorithm.norm_statistics=support"],
+    "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2"],
+    "transfer": ["algorithm=transfer", "algorithm.stream.batch_size=8"],
+}  # fmt: skip
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@functools.cache
+def configured(model: str) -> Any:
+    net = ["backbone=conv4", "backbone.blocks=2", "backbone.filters=4"]
+    return compose("config", ["ways=3", "queries=2", *net, *MODELS[model]])
+
+
+def make(model: str, images: ImageSet, *, dropout: float = 0.0) -> Algorithm:
+    cfg = configured(model)
+    algorithm = build.make_algorithm(cfg, build.data_context(cfg, images), 0)
+    algorithm.backbone.blocks.append(nn.Dropout(dropout))  # type: ignore[union-attr, operator]
+    return algorithm
+
+
+def draws(algorithm: Algorithm, images: ImageSet, **options: Any) -> Any:
+    defaults = {"seed": 0, "within_groups": False, "device": CPU}
+    return stream(algorithm.stream, images, "train", **(defaults | options))
+
+
+def outer(algorithm: Algorithm, optimizer: Callable[..., Any] = ADAM, **options: Any) -> OuterStep:
+    defaults = {"gradient_clip": None, "gradient_clip_value": None, "device": CPU}
+    torch.manual_seed(5)
+    return OuterStep(algorithm.train(), optimizer(algorithm.parameters()), **(defaults | options))
+
+
+@pytest.fixture
+def images(make_blobs: Callable[..., ImageSet]) -> ImageSet:
+    return make_blobs(classes=15)
+
+
+def double(batch: Batch) -> Batch:
+    return type(batch)(*[t.double() if t.is_floating_point() else t for t in batch])  # type: ignore[arg-type]
+
+
+# ---- parts of a batch ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("model", ["maml", "maml running", "metasgd"])
+def test_the_mean_over_processes_is_the_gradient_of_all_tasks(images: ImageSet, model: str, parts: int) -> None:
+    """MAML's statistics are per task, so that N processes with T/N tasks compute what one with T does."""
+
+    def after(part: int, parts: int) -> tuple[Tensor, Tensor]:
+        algorithm = make(model, images).double().train()
+        batch = double(draws(algorithm, images, part=part, parts=parts).batch(3))
+        assert isinstance(batch, Episode)
+        assert len(batch.query_y) == 4 // parts
+        algorithm(batch).loss.backward()
+        gradients = [p.grad.flatten() for p in algorithm.parameters() if p.grad is not None]
+        return torch.cat(gradients), torch.cat([b.flatten() for b in algorithm.buffers()])
+
+    whole, whole_buffers = after(0, 1)
+    each = [after(part, parts) for part in range(parts)]
+    gradient = torch.stack([g for g, _ in each]).mean(0)
+    assert whole.norm() > 1e-3
+    assert (gradient - whole).norm() <= 1e-12 * whole.norm()
+    torch.testing.assert_close(torch.stack([b for _, b in each]).mean(0), whole_buffers, rtol=1e-12, atol=1e-14)
+
+
+# ---- nothing asks the device --------------------------------------------------------------------------------
+
+
+class Asking(TorchDispatchMode):
+    """Remembers what would make a GPU and this process wait for each other."""
+
+    WAITS = ("_local_scalar_dense", "lift_fresh", "nonzero", "equal", "is_nonzero", "masked_select", "item", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.WAITS:
+            self.asked.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "ask", [bool, Tensor.item, lambda x: x[x > 0], lambda x: torch.tensor(1.0), lambda x: x.new_tensor(0.0)]
+)
+def test_what_asks_is_noticed(ask: Callable[[Tensor], Any]) -> None:
+    with Asking() as mode:
+        ask(torch.ones(()))
+    assert mode.asked
+
+
+@pytest.mark.parametrize("within_groups", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_asks_nothing(images: ImageSet, model: str, within_groups: bool) -> None:
+    algorithm = make(model, images, dropout=0.3)
+    step = outer(algorithm, gradient_clip=1.0, gradient_clip_value=0.5)
+    batches = draws(algorithm, images, within_groups=within_groups)
+    for k in (0, 63, 64):  # two blocks of draws, and several epochs
+        with Asking() as mode:
+            step(batches.batch(k), step=k, rate=0.5)
+        assert mode.asked == [], k
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_evaluation_asks_nothing_before_its_end(images: ImageSet, model: str) -> None:
+    algorithm = make(model, images)
+    sampler = EpisodeSampler(images, "val", ways=3, shots=1, queries=2, seed=0)
+    mode = Asking()
+    asked: list[int] = []
+    with mode:
+        evaluate(
+            algorithm, sampler, episodes=6, tasks=2, every_step=True, between=lambda: asked.append(len(mode.asked))
+        )
+    assert asked == [0, 0, 0]
+
+
+# ---- captured and plain steps agree -------------------------------------------------------------------------
+
+
+class Tape(TorchDispatchMode):
+    """Records operations and their tensors; `replay` does them again on the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, Any, Any, list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [r.alias_info for r in func._schema.returns]
+        if not given or any(alias is None or alias.is_write for alias in given):  # a view stays what it is
+            fresh = bool(given) and all(alias is None for alias in given)
+            leaves, _ = torch.utils._pytree.tree_flatten(out)
+            self.done.append((func, args, kwargs or {}, [t for t in leaves if fresh and isinstance(t, Tensor)]))
+        return out
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for func, args, kwargs, outs in self.done:
+                leaves, _ = torch.utils._pytree.tree_flatten(func(*args, **kwargs))
+                for old, new in zip(outs, [t for t in leaves if isinstance(t, Tensor)] if outs else [], strict=True):
+                    old.copy_(new)
+
+
+@pytest.fixture
+def taped(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
+    """Captures go to a tape. Recording runs the operations, which a capture does not: the first replay is that."""
+    tapes: list[Tape] = []
+
+    def record(function: capture.Replay) -> capture.Replay:
+        with Tape() as tape:
+            function()
+        tapes.append(tape)
+        first = [True]
+        return lambda: first.clear() if first else tape.replay()
+
+    monkeypatch.setattr(capture, "cuda_graph", record)
+    return tapes
+
+
+def trained(
+    algorithm: Algorithm, images: ImageSet, *, steps: int = 12, device: torch.device = CPU, spoiled: int | None = None,
+    **options: Any,
+) -> tuple[dict[str, Tensor], OuterStep]:  # fmt: skip
+    """Weights and buffers after some steps, with a rate and dropout of their own in each."""
+    step = outer(algorithm.to(device), gradient_clip=0.5, device=device, **options)
+    batches = draws(algorithm, images.on(device), device=device)
+    for k in range(steps):
+        batch = batches.batch(k)
+        if k + 1 == spoiled:
+            batch = type(batch)(*[t * math.nan if t.is_floating_point() else t for t in batch])
+        step(batch, step=k, rate=1 / (k + 1))
+    return {name: t.detach().clone() for name, t in algorithm.state_dict().items()}, step
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    for name, value in a.items():
+        assert torch.equal(b[name], value), name
+
+
+def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Up to rounding: a captured rate is a float32, and a GPU adds in any order."""
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [*((model, ADAM) for model in MODELS), ("protonet", SGD)])
+def test_a_replayed_step_does_the_same_to_the_last_bit(
+    images: ImageSet, taped: list[Tape], model: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed, step = trained(make(model, images, dropout=0.3), images, optimizer=optimizer, cuda_graph=True)
+    assert len(taped) == 2
+    monkeypatch.setattr(capture, "WARMUP", 12)  # all of them
+    plain, by_hand = trained(make(model, images, dropout=0.3), images, optimizer=optimizer, cuda_graph=True)
+    assert len(taped) == 2
+    assert_equal(plain, replayed)
+    assert torch.equal(by_hand.window, step.window)
+    assert by_hand.guard.steps == step.guard.steps == 12
+
+
+@pytest.mark.parametrize("spoiled", [3, 4, 7])
+def test_a_replayed_step_freezes_at_what_is_not_finite(images: ImageSet, taped: list[Tape], spoiled: int) -> None:
+    _, step = trained(make("protonet", images), images, cuda_graph=True, steps=9, spoiled=spoiled)
+    before, _ = trained(make("protonet", images), images, cuda_graph=True, steps=spoiled - 1)
+    assert step.guard.bad_step(wait=True) == spoiled
+    assert_equal(before, dict(step.algorithm.state_dict()))
+
+
+def test_what_cannot_be_captured_runs_as_it_is(
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(function: capture.Replay) -> capture.Replay:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(capture, "cuda_graph", refuse)
+    plain, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM)
+    with caplog.at_level(logging.WARNING, "fewshot"):
+        captured, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM, cuda_graph=True)
+    assert_close(plain, captured)
+    (record,) = caplog.records  # the optimiser's step follows without a word: gradients now move in memory
+    assert record.getMessage() == (
+        "the outer gradient cannot be captured in a CUDA graph and runs as it is "
+        "(operation not permitted when stream is capturing)"
+    )
+
+
+def test_an_optimiser_that_cannot_freeze_is_not_captured(images: ImageSet, taped: list[Tape]) -> None:
+    trained(make("protonet", images), images, optimizer=functools.partial(torch.optim.Adam, lr=0.01), cuda_graph=True)
+    assert taped == []
+
+
+def test_a_checkpoint_does_not_tell_whether_steps_were_captured(images: ImageSet, taped: list[Tape]) -> None:
+    saved = {}
+    for graph in (False, True):
+        _, step = trained(make("protonet", images), images, optimizer=CALM_ADAM, steps=5, cuda_graph=graph)
+        saved[graph] = step.state()
+    groups = [saved[graph]["optimizer"]["param_groups"][0] for graph in (False, True)]
+    assert [type(group["lr"]) for group in groups] == [float, float]
+    ends = []
+    for graph, origin in ((False, True), (True, False), (False, False)):
+        algorithm = make("protonet", images)
+        state = copy.deepcopy(saved[origin])  # as a file is
+        algorithm.load_state_dict(state["model"])
+        step = outer(algorithm, CALM_ADAM, gradient_clip=0.5, cuda_graph=graph)
+        step.load(state, step=5, window=[0.0, 0.0])
+        batches = draws(algorithm, images)
+        for k in range(5, 12):
+            step(batches.batch(k), step=k, rate=1 / (k + 1))
+        ends.append(dict(algorithm.state_dict()))
+    whole, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM)
+    for end in ends:
+        assert_close(whole, end)
+
+
+# ---- the same on a GPU --------------------------------------------------------------------------------------
+
+
+@needs_cuda
+@pytest.mark.parametrize(("model", "optimizer"), [*((model, CALM_ADAM) for model in MODELS), ("protonet", SGD)])
+def test_captured_and_plain_steps_agree_on_a_gpu(
+    images: ImageSet, model: str, optimizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = []
+    for graph in (False, True):
+        ends.append(trained(make(model, images, dropout=0.3), images, device=torch.device("cuda"),
+                            optimizer=optimizer, cuda_graph=graph)[0])  # fmt: skip
+    assert caplog.records == []  # nothing fell back
+    assert_close(*ends)
+
+
+@needs_cuda
+@pytest.mark.parametrize("spoiled", [3, 4, 7])
+def test_a_captured_step_freezes_on_a_gpu(images: ImageSet, spoiled: int) -> None:
+    options = {"device": torch.device("cuda"), "cuda_graph": True}
+    _, step = trained(make("protonet", images), images, steps=9, spoiled=spoiled, **options)
+    assert step.guard.bad_step(wait=True) == spoiled
+
+
+@needs_cuda
+def test_steps_do_not_wait_for_the_gpu(images: ImageSet) -> None:
+    device = torch.device("cuda")
+    for graph in (False, True):
+        algorithm = make("maml", images).to(device)
+        step, batches = (
+            outer(algorithm, device=device, cuda_graph=graph),
+            draws(algorithm, images.on(device), device=device),
+        )
+        for k in range(70):
+            torch.cuda.set_sync_debug_mode("error" if k > capture.WARMUP else "default")
+            step(batches.batch(k), step=k, rate=1.0)
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+def test_an_algorithm_that_asks_falls_back_on_a_gpu(images: ImageSet, caplog: pytest.LogCaptureFixture) -> None:
+    class Asks(Algorithm):
+        def __init__(self, inner: Algorithm) -> None:
+            super().__init__()
+            self.inner, self.stream = inner, inner.stream
+
+        def forward(self, batch: Batch) -> StepOutput:
+            out = self.inner(batch)
+            assert out.loss.item() > 0
+            return out
+
+    device = torch.device("cuda")
+    plain, _ = trained(make("transfer", images), images, device=device, optimizer=CALM_ADAM)
+    asking, _ = trained(Asks(make("transfer", images)), images, device=device, cuda_graph=True, optimizer=CALM_ADAM)
+    assert "cannot be captured" in caplog.text
+    assert_close(plain, {name.removeprefix("inner."): t for name, t in asking.items()})
