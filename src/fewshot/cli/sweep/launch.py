@@ -58,7 +58,8 @@ class Sweep:
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers compose every job, too
         self._record: Record | None = None
-        warm_up()
+        if not (self.folder / "sweep.json").exists():  # a new sweep: there is work, and composing it takes time, too
+            warm_up()
 
     def _load_once(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
@@ -116,6 +117,8 @@ class Batch:
         self.view = View(self.jobs, record.folder, {n: _steps(cfg) for n, cfg in self.cfgs.items()}, len(self.free))
 
     def run(self) -> None:
+        if self.waiting:
+            warm_up()
         with StopAll(self._signal, self._kill) as stop, self.view:
             while self.running or (self.waiting and stop.received is None):
                 while self.waiting and self.free and stop.received is None:
