@@ -5,18 +5,11 @@ now and whole later is the same job.
 """
 
 import json
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import SCRIPT, Done, metrics, result, start
-
-from fewshot.run_folder import RunFolder
+from command_line import metrics, start
 
 ALGORITHM = '''
 import os

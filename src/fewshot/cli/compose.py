@@ -99,7 +99,9 @@ def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
     names = [word.split("=", 1)[1] for word in overrides if word.startswith("name=")]
     if names and "," not in names[-1] and names[-1] != "null":
         return "${name}"
-    return sweep_name(config_name, [word for word in overrides if not word.startswith(("hydra.", "hydra/"))])
+    space = ("hydra/sweeper=", "hydra.sweeper.params")
+    ours = [word for word in overrides if not word.startswith(("hydra.", "hydra/")) or word.startswith(space)]
+    return sweep_name(config_name, ours)
 
 
 def arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:

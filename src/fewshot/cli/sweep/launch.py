@@ -54,6 +54,7 @@ class Sweep:
             raise InputError("hydra/launcher=local runs the jobs of fewshot only; choose hydra/launcher=basic")
         self.settings, self.task, self.config = settings, task, config
         self.folder = Path(str(config.hydra.sweep.dir))
+        self.slots = plan(settings.slots, str(config.device), config.threads)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers compose every job, too
@@ -111,7 +112,7 @@ class Batch:
         self.jobs = [job for job, _ in jobs.values()]
         self.cfgs = {job.number: cfg for job, cfg in jobs.values()}
         self.waiting = deque(job for job in self.jobs if job.status == "waiting")
-        self.free = deque(plan(sweep.settings.slots, str(sweep.config.device), sweep.config.threads))
+        self.free = deque(sweep.slots)
         self.running: dict[int, tuple[Job, Child, Slot]] = {}  # by sentinel
         self.tries = {job.number: 0 for job in self.jobs}
         self.view = View(self.jobs, record.folder, {n: _steps(cfg) for n, cfg in self.cfgs.items()}, len(self.free))
