@@ -4,6 +4,7 @@ Hydra imports this file whenever it starts; what the sweeper does is in `fewshot
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -26,12 +27,14 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._config, self._loader = config, hydra_context.config_loader
+        self._task: Any = task_function  # a fewshot.cli.compose.Task
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from fewshot.cli.sweep.search import search
+        from fewshot.cli.sweep.search import best, search
 
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
-        search(self._settings, words, self._config, self._launcher, self._loader)
+        study = search(self._settings, words, self._config, self._launcher, self._loader)
+        self._task.closing.append(lambda: print(best(study)))

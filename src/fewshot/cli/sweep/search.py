@@ -4,11 +4,12 @@ hydra-optuna-sweeper 1.3.0 is not used: it needs Optuna 2, which loads no databa
 does), and started again it adds `n_trials` new trials and forgets those that were running.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +22,7 @@ from fewshot.errors import InputError
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
+DIRECTIONS = ("maximize", "minimize")
 BATCH = 4  # where the launcher does not say how many run at a time
 
 
@@ -45,7 +46,7 @@ class Settings:
 
 def search(
     settings: Settings, words: Sequence[str], config: DictConfig, launcher: Launcher, loader: ConfigLoader
-) -> None:  # fmt: skip
+) -> "Study":  # fmt: skip
     """Trials until there are `settings.trials`: first those that an earlier start has left unfinished."""
     parsed = {o.get_key_element(): o for o in OverridesParser.create(loader).parse_overrides(list(words))}
     space = {key: override for key, override in parsed.items() if override.is_sweep_override()}
@@ -54,26 +55,26 @@ def search(
     fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
     folder = Path(str(config.hydra.sweep.dir))
     study = _open(folder, settings)
-    batch: int = settings.batch or getattr(launcher, "slots", BATCH)
+    batch = settings.batch or int(getattr(launcher, "slots", BATCH))
     while trials := _next(study, min(batch, settings.trials - _finished(study))):
         values = [_draw(study, trial, space, settings.seed) for trial in trials]
         jobs = [[*fixed, *(f"{key}={value}" for key, value in drawn.items())] for drawn in values]
         for trial, done in zip(trials, launcher.launch(jobs, initial_job_idx=trials[0].number), strict=True):
             _tell(study, trial, float(done.return_value))
-    _summary(study)
+    return study
 
 
 def _open(folder: Path, settings: Settings) -> "Study":
     try:
         import optuna
+        from optuna.study import StudyDirection
     except ImportError as error:
         raise InputError("hydra/sweeper=optuna needs the extra: pip install 'fewshot[optuna]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{folder.resolve()}/search.db"
-    return optuna.create_study(
-        study_name="search", storage=storage, direction=DIRECTIONS[DIRECTIONS.index(settings.direction)], load_if_exists=True
-    )  # fmt: skip
+    direction = StudyDirection[settings.direction.upper()]
+    return optuna.create_study(study_name="search", storage=storage, direction=direction, load_if_exists=True)
 
 
 def _next(study: "Study", number: int) -> list["Trial"]:
@@ -91,13 +92,22 @@ def _finished(study: "Study") -> int:
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
-def _draw(study: "Study", trial: "Trial", space: Mapping[str, Override], seed: int) -> dict[str, Any]:
-    """A value for each key. Trial k has a generator of its own, so that a search which stopped draws what it would
-    have drawn; what a trial has drawn before it keeps."""
+def _draw(study: "Study", trial: "Trial", space: Mapping[str, Override], seed: int) -> dict[str, str]:
+    """A value for each key, as it is written in the job's overrides.
+
+    Trial k has a generator of its own, so that a search which stopped draws what it would have drawn; what a trial
+    has drawn before, it keeps.
+    """
     import optuna
 
-    study.sampler = optuna.samplers.TPESampler(seed=seed + trial.number, constant_liar=True)
-    return {key: _suggest(trial, key, override) for key, override in space.items()}
+    own = int(hashlib.sha256(f"{seed} {trial.number}".encode()).hexdigest()[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(seed=own, constant_liar=True)
+    return {key: written(_suggest(trial, key, override)) for key, override in space.items()}
+
+
+def written(value: Any) -> str:
+    """Four digits of a number are enough for a rate, and can be read and typed again."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _suggest(trial: "Trial", key: str, override: Override) -> Any:
@@ -125,13 +135,13 @@ def _tell(study: "Study", trial: "Trial", value: float) -> None:
         study.tell(trial, value)
 
 
-def _summary(study: "Study") -> None:
+def best(study: "Study") -> str:
+    """What was found, in one line."""
     import optuna
 
-    complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-    if not complete:
-        print(f"none of {len(study.trials)} trials has a result")
-        return
-    best = study.best_trial
-    drawn = " ".join(f"{key}={value}" for key, value in best.params.items())
-    print(f"best of {len(study.trials)} trials is {best.number} with {best.value:g}: {drawn}")
+    trials = study.get_trials(deepcopy=False)
+    if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
+        return f"none of {len(trials)} trials has a result"
+    found = study.best_trial
+    drawn = " ".join(f"{key}={written(value)}" for key, value in found.params.items())
+    return f"best of {len(trials)} trials: {found.value:.2f} with {drawn}"
