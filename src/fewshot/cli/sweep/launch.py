@@ -97,7 +97,7 @@ class Sweep:
             return self._record.job(job_identity(self.task.verb, plain(own)), words), cfg
         except FewshotError as error:
             job = self._record.job(None, words)
-            job.status, job.exit_code, job.reason = "failed", error.exit_code, f"error: {error}"
+            job.status, job.exit_code, job.reason = "failed", error.exit_code, f"exit code {error.exit_code}: {error}"
             return job, None
 
     def _returned(self, job: Job, cfg: DictConfig | None) -> JobReturn:
@@ -185,7 +185,8 @@ class Batch:
             return f"killed by {name}" + (" (out of memory, if nobody else did)" if name == "SIGKILL" else "")
         if code == 0:
             return "ended with exit code 0, but without a result"
-        return f"exit code {code}: {child.last_line()}"
+        said = child.last_line() if code in (1, InputError.exit_code) else ""  # others do not come with a message
+        return ": ".join(filter(None, [f"exit code {code}", said.removeprefix("error: ")]))
 
     def _watch_the_clock(self, child: Child) -> None:
         """A job that takes too long is asked to save and end; one that does not is killed."""
@@ -205,6 +206,8 @@ class Batch:
     def _kill(self) -> None:
         for _, child, _ in self.running.values():
             child.kill()
+        for sentinel in self.running:  # a run folder is free once its process has gone
+            wait([sentinel], timeout=5)
 
 
 class StopAll(StopSignal):

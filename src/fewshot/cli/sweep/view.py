@@ -16,12 +16,12 @@ from fewshot.cli.sweep.progress import Progress
 from fewshot.loggers.console import can_draw
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
     from rich.table import Table
 
 STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
 ORDER = ("running", "failed", "stopped", "done", "waiting")  # who stays where not all jobs fit
-MOST_ROWS = 1000
 
 
 class View:
@@ -61,7 +61,7 @@ class View:
             self.update()
         elif job.status != "waiting":
             at = f"job {job.number}  {job.status}  {self.names[job.number]}"
-            self._print("  ".join(filter(None, [at, self._what(job), self._where(job)])))
+            self._print("  ".join(filter(None, [at, self._what(job)])))
 
     def update(self) -> None:
         for job in self.jobs:
@@ -69,7 +69,7 @@ class View:
                 self._progress.setdefault(job.number, Progress(self.folder / job.identity)).look()
         if self._live is not None:
             try:
-                self._live.update(self._table(shutil.get_terminal_size().lines - 3), refresh=True)
+                self._live.update(self._frame(), refresh=True)
             except (OSError, ValueError):
                 self._live = None
                 self._hang_up()
@@ -77,35 +77,42 @@ class View:
     def summary(self) -> None:
         """The table of all jobs, and one line."""
         try:
-            print_table(self._table(MOST_ROWS))
-            print(flush=True)
+            print_table(self._table(room=None))
+            print(self._counts(), flush=True)
         except (OSError, ValueError):
             self._hang_up()
 
-    def _table(self, room: int) -> "Table":
+    def _table(self, *, room: int | None) -> "Table":
+        """room: lines that there are for jobs, one for each; None: all of them, whole."""
         from rich.table import Table
         from rich.text import Text
 
-        narrow = shutil.get_terminal_size().columns < 100
-        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", caption_justify="left")
-        table.add_column("#", justify="right")
-        table.add_column("job", no_wrap=True, overflow="ellipsis", ratio=1 if narrow else None)
+        whole = room is None
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("#", justify="right", no_wrap=True)
+        table.add_column("job", min_width=12, overflow="fold")
         table.add_column("", no_wrap=True)
-        table.add_column("", overflow="fold")
-        shown = self._chosen(room)
-        for job in shown:
-            style = STYLES[job.status]
-            what = Text(" ".join(filter(None, [self._what(job), self._where(job)])))
-            table.add_row(str(job.number), self.names[job.number], Text(job.status, style), what)
-        table.caption = self._counts() + (
-            f" ({len(self.jobs) - len(shown)} not shown)" if len(shown) < len(self.jobs) else ""
-        )
+        table.add_column("", min_width=16, overflow="fold")
+        for job in self._chosen(room):
+            name, what = (
+                Text(text, no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+                for text in (self.names[job.number], self._what(job))
+            )
+            table.add_row(str(job.number), name, Text(job.status, STYLES[job.status]), what)
         return table
 
-    def _chosen(self, room: int) -> list[Job]:
+    def _chosen(self, room: int | None) -> list[Job]:
         """As many jobs as there is room for, in order."""
         important = sorted(self.jobs, key=lambda job: ORDER.index(job.status))
-        return sorted(important[: max(1, room)], key=lambda job: job.number)
+        return sorted(important[:room], key=lambda job: job.number)
+
+    def _frame(self) -> "Group":
+        """The table as far as the terminal has room for it, and how many jobs are where."""
+        from rich.console import Group
+
+        room = max(1, shutil.get_terminal_size().lines - 4)
+        hidden = len(self.jobs) - room
+        return Group(self._table(room=room), self._counts() + (f" ({hidden} not shown)" if hidden > 0 else ""))
 
     def _counts(self) -> str:
         count = Counter(job.status for job in self.jobs)
@@ -123,10 +130,8 @@ class View:
         if job.status == "running" and (progress := self._progress.get(job.number)) and progress.step is not None:
             accuracy = "" if progress.accuracy is None else f"  {progress.accuracy:.1f} %"
             return f"step {progress.step}/{self.steps[job.number]}{accuracy}"
-        return job.reason or ""
-
-    def _where(self, job: Job) -> str:
-        return str(self.folder / job.log) if job.status == "failed" and job.attempts else ""
+        log = f"{self.folder / job.log}: " if job.status == "failed" and job.attempts else ""
+        return log + (job.reason or "")
 
     def _result(self, job: Job) -> str:
         if job.number not in self._results:
