@@ -62,7 +62,11 @@ class Sweep:
         self._jobs: list[Job] = []  # of all batches, in order
         self._view: View | None = None
         if not (self.folder / "sweep.json").exists():  # a new sweep: there is work, and composing it takes time, too
-            warm_up()
+            self.warm_up()
+
+    def warm_up(self) -> None:
+        """Have jobs start without importing torch."""
+        warm_up(gpus=any(slot.gpu is not None for slot in self.slots))
 
     def _load_once(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
@@ -117,6 +121,7 @@ class Batch:
     def __init__(
         self, sweep: Sweep, record: Record, view: View, jobs: dict[int, tuple[Job, DictConfig | None]]
     ) -> None:  # fmt: skip
+        self.warm_up = sweep.warm_up
         self.settings, self.work, self.record, self.view = sweep.settings, sweep.task.job, record, view
         self.jobs = [job for job, _ in jobs.values()]
         self.cfgs = {job.number: cfg for job, cfg in jobs.values()}
@@ -128,7 +133,7 @@ class Batch:
 
     def run(self) -> None:
         if self.waiting:
-            warm_up()
+            self.warm_up()
         with StopAll(self._signal, self._kill) as stop, self.view:
             while self.running or (self.waiting and stop.received is None):
                 while self.waiting and self.free and stop.received is None:

@@ -4,29 +4,34 @@ Importing takes 3 s of a core for each job otherwise. The standard library's for
 started before any thread or tensor is there, which forks at request and hands back exit codes.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fewshot.cli.errors import guarded
 from fewshot.signals import CAUGHT
 
 WARM = "fewshot.cli.sweep.warm"
+OPTIMIZERS = "torch._dynamo"  # imported by the first optimiser of a process: 2 s of a core
 Work = Callable[[Any], int]
 
 
-def warm_up() -> None:
-    """Start the process that jobs are forked from; it imports while the launcher composes."""
-    multiprocessing.set_forkserver_preload([WARM])
+def warm_up(*, gpus: bool) -> None:
+    """Start the process that jobs are forked from; it imports while the launcher composes.
+
+    Where there are GPUs it leaves out what may look for them: a process that has done so can fork no user of CUDA.
+    """
+    multiprocessing.set_forkserver_preload([WARM] if gpus else [WARM, OPTIMIZERS])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)  # until it ignores them: Ctrl-C is for the launcher
     try:
         forkserver.ensure_running()
@@ -44,7 +49,8 @@ class Child:
         surroundings = {**os.environ, **environment}
         arguments = (work, cfg, str(log), str(Path.cwd()), surroundings)
         self._process: ForkServerProcess = context.Process(target=_main, args=arguments)
-        self._process.start()
+        with _without_main():
+            self._process.start()
 
     @property
     def sentinel(self) -> int:
@@ -61,22 +67,32 @@ class Child:
 
     def send(self, signum: int) -> None:
         """A signal to the job itself, which then saves and ends."""
-        with suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid or 0, signum)
 
     def kill(self) -> None:
         """End it at once, with all that it has started."""
         for kill in (os.killpg, os.kill):  # it may not have its session yet
-            with suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 kill(self._process.pid or 0, signal.SIGKILL)
 
     def last_line(self) -> str:
         """What its log ends with."""
-        with suppress(OSError), self.log.open("rb") as file:
+        with contextlib.suppress(OSError), self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").split("\n")
             return next((line.strip() for line in reversed(lines) if line.strip()), "")
         return ""
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Else the child would first run the launcher's own script, under another name."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, str]) -> None:
