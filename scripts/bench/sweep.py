@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from fewshot.ops.durable import replace
 
 SLOTS = 2
-TIMEOUT, GRACE = 60, 2  # seconds; a job takes a tenth
+TIMEOUT, GRACE = 40, 2  # seconds; a job takes a tenth
 FAULTS = {3: "throw", 7: "leave", 11: "die", 15: "hang"}
 ALGORITHM = '''
 import os, signal, sys, time

@@ -22,7 +22,8 @@ def sweep(tmp_path: Path) -> tuple[View, list[Job]]:
     value = {"accuracy": 98.614, "accuracy_ci95": 0.21}
     (tmp_path / "id0" / "result.json").write_text(json.dumps({"test": value, "val": value}))
     (tmp_path / "id2" / "metrics.jsonl").write_text('{"step": 30, "val/accuracy": 87.5}\n')
-    view = View(jobs, tmp_path, 2)
+    view = View(jobs, tmp_path)
+    view.slots = 2
     view.steps = dict.fromkeys(range(5), 100)
     return view, jobs
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from fewshot.cli.compose import Task
 from fewshot.cli.identity import job_identity, plain
 from fewshot.cli.sweep.jobs import Job, Record
-from fewshot.cli.sweep.process import Child, warm_up
+from fewshot.cli.sweep.process import Child, last_line, warm_up
 from fewshot.cli.sweep.slots import Slot, plan
 from fewshot.cli.sweep.view import View
 from fewshot.cli.validate import validate
@@ -82,7 +82,7 @@ class Sweep:
             if not any(job is other for other in self._jobs):
                 self._jobs.append(job)
         if self._view is None:
-            self._view = View(self._jobs, self.folder, len(self.slots))
+            self._view = View(self._jobs, self.folder)
             self.task.closing.append(self._view.summary)
         Batch(self, self._record, self._view, {job.number: (job, cfg) for job, cfg in prepared}).run()
         jobs = [job for job, _ in prepared]
@@ -129,7 +129,8 @@ class Batch:
         self.free = deque(sweep.slots)
         self.running: dict[int, tuple[Job, Child, Slot]] = {}  # by sentinel
         self.tries = {job.number: 0 for job in self.jobs}
-        view.steps |= {number: _steps(cfg) for number, cfg in self.cfgs.items()}
+        view.slots = len(self.free)
+        view.steps |= {number: steps(cfg) for number, cfg in self.cfgs.items()}
 
     def run(self) -> None:
         if self.waiting:
@@ -190,7 +191,7 @@ class Batch:
             return f"killed by {name}" + (" (out of memory, if nobody else did)" if name == "SIGKILL" else "")
         if code == 0:
             return "ended with exit code 0, but without a result"
-        said = child.last_line() if code in (1, InputError.exit_code) else ""  # others do not come with a message
+        said = last_line(child.log) if code in (1, InputError.exit_code) else ""  # others do not come with a message
         return ": ".join(filter(None, [f"exit code {code}", said.removeprefix("error: ")]))
 
     def _watch_the_clock(self, child: Child) -> None:
@@ -230,5 +231,6 @@ class StopAll(StopSignal):
         self._pass(signum)
 
 
-def _steps(cfg: DictConfig | None) -> int | None:
+def steps(cfg: DictConfig | None) -> int | None:
+    """How many a job trains, if it does."""
     return cfg.trainer.steps if cfg is not None and "trainer" in cfg else None

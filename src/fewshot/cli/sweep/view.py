@@ -27,8 +27,9 @@ ORDER = ("running", "failed", "stopped", "done", "waiting")  # who stays where n
 class View:
     """Follows jobs whose status another changes; a context manager while they run, once for each batch."""
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, slots: int) -> None:
-        self.jobs, self.folder, self.slots = jobs, folder, slots
+    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
+        self.jobs, self.folder = jobs, folder
+        self.slots = 0  # jobs at a time, as a batch finds them
         self.steps: dict[int, int | None] = {}  # how many each job trains, by number
         self.names: dict[int, str] = {}
         self._progress: dict[int, Progress] = {}
