@@ -10,19 +10,20 @@ import torch
 from hydra._internal.utils import _locate  # hydra.utils.get_object also logs what it raises
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fewshot.algorithms.base import Algorithm
+from fewshot.cli.identity import Config as Config
+from fewshot.cli.identity import differing_keys as differing_keys
+from fewshot.cli.identity import flatten as flatten
+from fewshot.cli.identity import identity as identity
+from fewshot.cli.identity import plain as plain
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
-from fewshot.identity import differing_keys, identity
 from fewshot.ops import runtime
 from fewshot.ops.processes import Processes, join
 from fewshot.sampler import EpisodeSampler
 from fewshot.trainer import Trainer
-
-__all__ = ["differing_keys", "identity"]  # a configuration's own, beside what is made of it
-Config = dict[str, Any]
 
 
 class Machine(NamedTuple):
@@ -30,13 +31,6 @@ class Machine(NamedTuple):
     dtype: torch.dtype | None  # of autocast
     precision: str
     processes: Processes
-
-
-def plain(cfg: DictConfig) -> Config:
-    """Resolved, as nested dicts and lists."""
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return config  # type: ignore[return-value]
 
 
 def start_machine(config: Mapping[str, Any]) -> Machine:

@@ -26,6 +26,39 @@ def conf_dir() -> Path:
     raise FewshotError(f"no conf folder beside {package}; install fewshot again")
 
 
+class Task:
+    """What Hydra calls for each job. A launcher whose jobs are processes of their own reads `job`, fills `codes`."""
+
+    def __init__(self, config_name: str, argv: Sequence[str], job: Callable[..., int], *, several: bool) -> None:
+        self.config_name, self.argv, self.job, self.several = config_name, argv, job, several
+        self.verb = job.__module__.rpartition(".")[2]
+        self.codes: list[int] = []
+        self.failures: list[BaseException] = []
+        self.closing: list[Callable[[], None]] = []  # what is said at the end of a sweep, whatever ended it
+
+    def __call__(self, cfg: object) -> None:
+        if self.several and set(STOPPED) & set(self.codes):
+            return
+        try:
+            self.codes.append(guarded(lambda: self._checked(cfg), debug=False) if self.several else self._checked(cfg))
+        except BaseException as error:  # Hydra would print a line of its own
+            self.failures.append(error)
+
+    def _checked(self, cfg: object) -> int:
+        from fewshot.cli.validate import validate
+
+        validate(cfg, self.config_name)  # type: ignore[arg-type]
+        return self.job(cfg)
+
+    def exit_code(self) -> int:
+        """0 only if all jobs were; of a sweep that of the signal that stopped it, and 1 otherwise."""
+        if self.failures:
+            raise self.failures[0]
+        if self.several and any(self.codes):
+            return next((code for code in self.codes if code in STOPPED), 1)
+        return max(self.codes, default=0)
+
+
 def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) -> int:
     """Compose `config_name` with the overrides in argv, check it, and call job(cfg); with -m, once per job.
 
@@ -36,28 +69,16 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     from hydra._internal.utils import get_args_parser
 
     from fewshot.cli import schema
-    from fewshot.cli.validate import explain, validate
+    from fewshot.cli.validate import explain
 
     schema.register()
     flags, overrides = arguments(argv)
-    several = any(word in ("-m", "--multirun") for word in flags)
+    several = any(word in ("-m", "--multirun") for word in flags) or "hydra.mode=MULTIRUN" in overrides
     if several and processes.size() > 1:
-        raise InputError(f"{processes.size()} processes for a sweep; torchrun starts one run, without {flags[0]}")
-    codes: list[int] = []
-    failures: list[BaseException] = []
-
-    def task(cfg: object) -> None:
-        def checked() -> int:
-            validate(cfg, config_name)  # type: ignore[arg-type]
-            return job(cfg)
-
-        if several and set(STOPPED) & set(codes):
-            return
-        try:
-            codes.append(guarded(checked, debug=False) if several else checked())
-        except BaseException as error:  # Hydra would print a line of its own
-            failures.append(error)
-
+        raise InputError(f"{processes.size()} processes for a sweep; torchrun starts one run, without -m")
+    if several and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+        overrides.append(f"hydra.sweep.dir='${{output_dir}}/sweeps/{sweep_folder_name(config_name, overrides)}'")
+    task = Task(config_name, argv, job, several=several)
     sys.argv = ["fewshot", *overrides, *flags]
     try:
         with warnings.catch_warnings():
@@ -72,11 +93,22 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
         if message is None:
             raise
         raise InputError(message) from error
-    if failures:
-        raise failures[0]
-    if several and any(codes):
-        return next((code for code in codes if code in STOPPED), 1)
-    return max(codes, default=0)
+    finally:
+        for say in task.closing:
+            say()
+    return task.exit_code()
+
+
+def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
+    """`name` where the user has set it, else what the sweep's own overrides give: the same for the same command."""
+    from fewshot.cli.identity import sweep_name
+
+    names = [word.split("=", 1)[1] for word in overrides if word.startswith("name=")]
+    if names and "," not in names[-1] and names[-1] != "null":
+        return "${name}"
+    space = ("hydra/sweeper=", "hydra.sweeper.params")
+    ours = [word for word in overrides if not word.startswith(("hydra.", "hydra/")) or word.startswith(space)]
+    return sweep_name(config_name, ours)
 
 
 def arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:

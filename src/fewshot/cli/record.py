@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot import checkpoint, result
 from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
+from fewshot.cli.identity import job_identity
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
@@ -25,6 +28,14 @@ from fewshot.signals import Stopped, StopSignal
 from fewshot.trainer import Progress
 
 log = logging.getLogger("fewshot")
+
+
+def sweep_folder(verb: str, config: build.Config) -> Path | None:
+    """In a sweep, under whatever launcher: <hydra.sweep.dir>/<identity>, where the same command finds it again."""
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return None
+    return Path(hydra.sweep.dir) / job_identity(verb, config)
 
 
 def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str, processes: Processes) -> RunFolder:
@@ -48,6 +59,17 @@ def _opened(cfg: DictConfig, config: build.Config, root: Path, name: str) -> Run
     elif resume != "false":
         return _named_folder(Path(str(cfg.resume)), config, ident)
     return RunFolder.create(root, name, OmegaConf.to_yaml(OmegaConf.create(config)), ident)
+
+
+def open_sweep_folder(cfg: DictConfig, config: build.Config, path: Path) -> RunFolder:
+    """The folder of a sweep's job: gone on with where it is unfinished."""
+    there = (path / "run.json").exists()
+    if (resume := str(cfg.resume).lower()) not in ("auto", "true"):
+        raise InputError(f"resume={resume} in a sweep, whose jobs go on by themselves; name=NEW starts another")
+    folder = RunFolder.claim(path, OmegaConf.to_yaml(OmegaConf.create(config)), build.identity(config))
+    if there:
+        log.warning("going on with %s", path)
+    return folder
 
 
 def _named_folder(path: Path, config: build.Config, ident: str) -> RunFolder:
@@ -75,11 +97,14 @@ def _nothing_to_resume(config: build.Config, root: Path, name: str) -> str:
 
 
 def start_loggers(loggers: Sequence[Logger], config: build.Config, folder: RunFolder, name: str, steps: int) -> None:
-    """Tell the views of the run; metrics.jsonl needs none of them."""
+    """Tell the views of the run; metrics.jsonl needs none of them. A sweep's runs are one group, named as it is."""
     saved = checkpoint.steps(folder.checkpoints)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    group = folder.path.resolve().parent.name
+    tags = (short(config["algorithm"]), short(config["dataset"]), *(("sweep",) if sweep else ()))
     info = RunInfo(
-        folder=folder.path, name=name, id=folder.path.name, steps=steps, first_step=saved[-1] if saved else 0,
-        config=config, group=name, job_type="train",
+        folder=folder.path, name=name, id=f"{group}-{folder.path.name}" if sweep else folder.path.name, steps=steps,
+        first_step=saved[-1] if saved else 0, config=config, group=group, job_type="train", tags=tags,
     )  # fmt: skip
     for logger in loggers:
         logger.start(info)

@@ -39,8 +39,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
 
     from hydra.core.hydra_config import HydraConfig
 
-    from fewshot.cli import build, show
-    from fewshot.cli.record import draw_figures, open_folder, start_loggers, test
+    from fewshot.cli import build, record, show
     from fewshot.evaluation import evaluate
     from fewshot.ops.random import key
     from fewshot.sampler import stream
@@ -48,7 +47,11 @@ def train(cfg: DictConfig, stop: Any) -> None:
     config = build.plain(cfg)
     root = Path(cfg.output_dir) / "train"
     name = build.run_name(config, HydraConfig.get().runtime.choices)
-    build.check_writable(root / name)
+    path = record.sweep_folder("train", config)
+    if path and (path / "result.json").exists():
+        print(f"finished before: {path}")
+        return
+    build.check_writable(path.parent if path else root / name)
     machine = build.start_machine(config)
     processes = machine.processes
     images = build.load_images(cfg).on(machine.device)
@@ -79,8 +82,11 @@ def train(cfg: DictConfig, stop: Any) -> None:
     evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)  # what fails at the end, fails now
     nodes = (cfg.logger or {}).items() if processes.first else ()
     loggers = [build.construct(node, f"logger.{key}") for key, node in nodes]
-    folder = open_folder(cfg, config, root, name, processes)
-    start_loggers(loggers, config, folder, name, trainer.steps)
+    folder = (
+        record.open_sweep_folder(cfg, config, path) if path
+        else record.open_folder(cfg, config, root, name, processes)
+    )  # fmt: skip
+    record.start_loggers(loggers, config, folder, name, trainer.steps)
     status, result = "failed", None
     try:
         import torch
@@ -90,7 +96,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
             algorithm, batches, validate, folder=folder, loggers=loggers, context=context,
             device=machine.device, dtype=machine.dtype, stop=stop, processes=processes,
         )  # fmt: skip
-        result = test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)
+        result = record.test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)
         if processes.first:
             folder.write_result(result)
         status = "finished"
@@ -104,4 +110,4 @@ def train(cfg: DictConfig, stop: Any) -> None:
     if processes.first:
         show.result_table(result, folder.path)
         show.costs_table(folder.path / "profile")
-        draw_figures(folder)
+        record.draw_figures(folder)

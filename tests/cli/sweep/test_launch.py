@@ -1,0 +1,321 @@
+"""Sweeps under the local launcher: a job fails alone, and the same command runs exactly what is missing.
+
+The faults are those of a user's own algorithm; an environment variable names them, so that a job which is at fault
+now and whole later is the same job.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import SCRIPT, Done, metrics, refusal, result, start
+
+from fewshot.cli.sweep.jobs import Record
+from fewshot.errors import InputError
+from fewshot.run_folder import RunFolder
+
+ALGORITHM = '''
+import os
+import signal
+import sys
+import time
+
+import torch
+from fewshot.algorithms.protonet import ProtoNet
+
+
+class Faulty(ProtoNet):
+    """Prototypical networks, and what FAULTS says of this seed: `1=raise 2=exit`. Each step takes `pause` seconds."""
+
+    def __init__(self, backbone, *, seed: int, pause: float, **keys) -> None:
+        super().__init__(backbone, **keys)
+        faults = dict(word.split("=") for word in os.environ.get("FAULTS", "").split())
+        self.fault, self.pause, self.steps = faults.get(str(seed)), pause, 0
+
+    def forward(self, batch):
+        self.steps += 1
+        time.sleep(self.pause)
+        if self.steps == 2:
+            getattr(self, self.fault or "nothing")()
+        return super().forward(batch)
+
+    def nothing(self): ...
+
+    def throw(self):
+        raise RuntimeError("no such luck")
+
+    def leave(self):
+        sys.exit(3)
+
+    def leave_quietly(self):
+        sys.exit(0)
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def exhaust(self):
+        torch.empty(1 << 60)
+
+    def hang_once(self):
+        if not os.path.exists("hung"):
+            open("hung", "w").close()
+            while True:
+                time.sleep(1)
+'''
+YAML = """
+_target_: faulty.Faulty
+stream: {_target_: fewshot.episode.Episodes, tasks: 1, ways: "${train_ways}", shots: 1, queries: 2}
+distance: squared_euclidean
+temperature: 10.0
+seed: ${seed}
+pause: 0.0
+"""
+WORDS = [
+    "--config-dir", "conf", "algorithm=faulty", "backbone=mlp", "queries=2", "trainer.steps=6", "trainer.log_every=1",
+    "trainer.val_every=3", "trainer.checkpoint_every=1", "evaluation.episodes=10", "evaluation.val_episodes=10",
+    "evaluation.tasks=10", "logger=console", "hydra.launcher.slots=2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with a user's algorithm that can fail."""
+    (tmp_path / "faulty.py").write_text(ALGORITHM)
+    (tmp_path / "conf" / "algorithm").mkdir(parents=True)
+    (tmp_path / "conf" / "algorithm" / "faulty.yaml").write_text(YAML)
+    return tmp_path
+
+
+def sweep_json(here: Path) -> dict[str, Any]:
+    (file,) = here.glob("outputs/sweeps/*/sweep.json")
+    return json.loads(file.read_text())
+
+
+def jobs(here: Path) -> list[dict[str, Any]]:
+    return sweep_json(here)["jobs"]
+
+
+def results(here: Path) -> set[str]:
+    """Identities that have a result."""
+    return {file.parent.name for file in here.glob("outputs/sweeps/*/*/result.json")}
+
+
+@pytest.mark.slow
+def test_jobs_fail_alone_and_the_same_command_runs_what_is_missing(here: Path) -> None:
+    faults = "1=throw 2=leave 3=die 4=leave_quietly 5=exhaust"
+    done = start("train", "-m", *WORDS, "seed=0,1,2,3,4,5,6", cwd=here, FAULTS=faults)
+    assert done.code == 1, done.err
+    reasons = [job["reason"] for job in jobs(here)]
+    assert reasons[0] is reasons[6] is None
+    assert reasons[1:5] == [
+        "exit code 1: RuntimeError: no such luck",
+        "exit code 3",
+        "killed by SIGKILL (out of memory, if nobody else did)",
+        "ended with exit code 0, but without a result",
+    ]
+    assert reasons[5].startswith("exit code 1: out of memory (")
+    assert [job["exit_code"] for job in jobs(here)] == [0, 1, 3, -9, 0, 1, 0]
+    assert [job["status"] for job in jobs(here)] == ["done", *["failed"] * 5, "done"]
+    assert results(here) == {job["identity"] for job in jobs(here) if job["status"] == "done"}
+    folder = here / "outputs" / "sweeps"
+    for job in jobs(here):
+        log = next(folder.iterdir()) / job["log"]
+        assert "step 1/6" in log.read_text()
+        named = [line for line in done.out.splitlines() if line.startswith(f"job {job['number']}  failed  ")]
+        if job["status"] == "failed":
+            assert str(log.relative_to(here)) in named[0]
+            assert job["reason"] in named[0]
+    assert "2 done, 5 failed of 7" in done.out
+    assert "Traceback" not in done.out + done.err
+
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")}
+    again = start("train", "-m", *WORDS, "seed=0,1,2,3,4,5,6", cwd=here)
+    assert again.code == 0, again.err
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert [job["attempts"] for job in jobs(here)] == [1, 2, 2, 2, 2, 2, 1]
+    assert {job["status"] for job in jobs(here)} == {"done"}
+    assert {job["reason"] for job in jobs(here)} == {None}
+    for run in next(folder.iterdir()).glob("*/result.json"):
+        assert [row["step"] for row in metrics(run.parent)] == [1, 2, 3, 4, 5, 6]
+    logs = next(folder.iterdir()) / "logs"
+    assert "going on with" in (logs / "3.log").read_text(), "a half-done job did not go on from its checkpoint"
+
+    nothing_left = start("train", "-m", *WORDS, "seed=0,1,2,3,4,5,6", cwd=here)
+    assert "running" not in nothing_left.out
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until something has come about in a sweep that is running."""
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("not within two minutes")
+
+
+def interrupted(words: list[str], here: Path, signum: int, condition: Callable[[], bool]) -> Done:
+    """`fewshot train -m` that gets a signal when the condition has come about."""
+    command = [SCRIPT, "train", "-m", *words]
+    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(condition, process)
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=120)
+    return Done(process.returncode, out, err)
+
+
+def steps(here: Path) -> dict[str, list[int]]:
+    """Per job, the steps in its metrics.jsonl; a line that is being written is not there yet."""
+    return {
+        file.parent.name: [json.loads(line)["step"] for line in file.read_text().split("\n")[:-1]]
+        for file in here.glob("outputs/sweeps/*/*/metrics.jsonl")
+    }
+
+
+def under_way(here: Path, done: int) -> Callable[[], bool]:
+    """Whether so many jobs are done, and another one is in its second step or later."""
+
+    def look() -> bool:
+        have = results(here)
+        return len(have) >= done and any(len(rows) > 1 for run, rows in steps(here).items() if run not in have)
+
+    return look
+
+
+@pytest.mark.slow
+def test_stopped_twice_no_job_is_done_twice_and_none_is_lost(here: Path) -> None:
+    words = [*WORDS, "seed=0,1,2,3", "algorithm.pause=0.15"]
+    first = interrupted(words, here, signal.SIGINT, under_way(here, done=1))
+    assert first.code == 130, first.err
+    assert "Traceback" not in first.out + first.err
+    finished = {job["identity"] for job in jobs(here) if job["status"] == "done"}
+    assert finished == results(here)
+    assert first.err == f"stopped with {len(finished)} of 4 jobs done; the same command goes on in " + (
+        f"{next(here.glob('outputs/sweeps/*')).relative_to(here)}\n"
+    )
+    assert "stopped" in {job["status"] for job in jobs(here)}
+    assert not [job for job in jobs(here) if job["status"] in ("running", "failed")]
+
+    stamps = {path: path.stat().st_mtime_ns for path in here.glob("outputs/sweeps/*/*/result.json")}
+    half = {run: rows for run, rows in steps(here).items() if run not in finished}
+    second = interrupted(words, here, signal.SIGTERM, under_way(here, done=len(finished) + 1))
+    assert second.code == 75, second.err
+
+    assert start("train", "-m", *words, cwd=here).code == 0
+    assert len(results(here)) == 4
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert steps(here) == {run: [1, 2, 3, 4, 5, 6] for run in results(here)}
+    for job in jobs(here):
+        assert job["attempts"] == 1 or job["identity"] not in finished
+        log = (next(here.glob("outputs/sweeps/*")) / job["log"]).read_text()
+        assert ("going on with" in log) or not half.get(job["identity"]), "a half-done job began anew"
+
+
+@pytest.mark.slow
+def test_a_job_that_hangs_is_killed_and_tried_again(here: Path) -> None:
+    limits = ["hydra.launcher.timeout=20", "hydra.launcher.grace=1", "hydra.launcher.retries=1"]
+    done = start("train", "-m", *WORDS, *limits, "seed=0", cwd=here, FAULTS="0=hang_once")
+    assert done.code == 0, done.err
+    assert "failed  " in done.out
+    assert "logs/0.log: not done after 20 s" in done.out
+    (job,) = jobs(here)
+    assert (job["status"], job["attempts"], job["exit_code"], job["reason"]) == ("done", 2, 0, None)
+    assert steps(here) == {job["identity"]: [1, 2, 3, 4, 5, 6]}
+
+
+def test_a_second_signal_ends_everything_at_once(here: Path) -> None:
+    """Also a job that does not listen."""
+    command = [SCRIPT, "train", "-m", *WORDS, "seed=0"]
+    environment = os.environ | {"FAULTS": "0=hang_once"}
+    with subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        wait_for((here / "hung").exists, process)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    (run,) = here.glob("outputs/sweeps/*/*/run.json")
+    RunFolder.open(run.parent).close()  # nobody holds it any more
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_leaves_no_job_behind(here: Path) -> None:
+    words = [*WORDS, "seed=0", "algorithm.pause=0.1", "trainer.steps=1000"]
+    killed = interrupted(words, here, signal.SIGKILL, under_way(here, done=0))
+    assert killed.code == -signal.SIGKILL
+    (run,) = here.glob("outputs/sweeps/*/*/run.json")
+    for _ in range(200):
+        time.sleep(0.1)
+        with contextlib.suppress(InputError):
+            RunFolder.open(run.parent).close()
+            break
+    else:
+        raise AssertionError("the job goes on")
+    assert "stopped at step" in (run.parents[1] / "logs" / "0.log").read_text()
+
+
+def test_one_sweep_is_run_by_one_process(here: Path) -> None:
+    held = Record(here / "outputs" / "sweeps" / "mine", [])
+    words = ("train", "-m", *WORDS, "seed=0", "name=mine")
+    assert refusal(*words, cwd=here) == "the sweep outputs/sweeps/mine is running already; wait for it, or stop it"
+    held.close()
+    assert refusal(*words, "hydra.launcher.slots=0", cwd=here) == "hydra.launcher.slots=0 is below 1"
+    assert "objetive" in refusal(*words, "hydra.launcher.objetive=x", cwd=here)
+
+
+def test_what_cannot_be_run_is_its_own_failure_and_the_launcher_needs_no_torch(here: Path) -> None:
+    """A value that validation refuses: named, with exit code 2; nothing is started for it."""
+    code = (
+        "import sys; from fewshot.cli import main\n"
+        f"try: main({['train', '-m', *WORDS, 'shots=0,-1']})\n"
+        "except SystemExit as error: print('torch' in sys.modules); sys.exit(error.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout.endswith("False\n")
+    assert [job["reason"] for job in jobs(here)] == [f"exit code 2: shots={n} is below 1" for n in (0, -1)]
+    assert [(job["identity"], job["attempts"]) for job in jobs(here)] == [(None, 0)] * 2
+
+
+@pytest.mark.slow
+def test_a_search_that_was_stopped_draws_and_finds_the_same(here: Path) -> None:
+    words = [*WORDS, "hydra/sweeper=optuna", "hydra.sweeper.trials=4", "algorithm.pause=0.1"]
+    stopped = interrupted(words, here, signal.SIGINT, under_way(here, done=2))
+    assert stopped.code == 130, stopped.err
+    assert len(results(here)) < 4
+    again = start("train", "-m", *words, cwd=here)
+    assert again.code == 0, again.err
+    assert [job["status"] for job in jobs(here)] == ["done"] * 4
+    assert set(steps(here)) == results(here)
+
+    (here / "whole").mkdir()
+    whole = start("train", "-m", *words, "output_dir=whole", cwd=here)
+    assert whole.code == 0, whole.err
+    assert trials(here / "whole") == trials(here / "outputs")
+    assert whole.out.splitlines()[-1] == again.out.splitlines()[-1]
+    assert {path.name for path in (here / "whole").glob("sweeps/*/*") if path.joinpath("result.json").exists()} == (
+        results(here)
+    )
+    more = start("train", "-m", *words, "hydra.sweeper.trials=5", cwd=here)
+    assert more.code == 0
+    assert len(results(here)) == 5
+    assert trials(here / "outputs")[:4] == trials(here / "whole")
+
+
+def trials(output_dir: Path) -> list[tuple[dict[str, Any], float | None]]:
+    """What the database of a search holds: parameters and value of each trial."""
+    import optuna
+
+    (file,) = output_dir.glob("sweeps/*/search.db")
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{file}")
+    accuracies = [result(file.parent)["val"]["accuracy"] for file in output_dir.glob("sweeps/*/*/result.json")]
+    assert sorted(trial.value for trial in study.trials) == sorted(accuracies)
+    return [(trial.params, trial.value) for trial in study.trials]
