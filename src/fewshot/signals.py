@@ -27,6 +27,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._for_launcher: list[int] = []
         self._before: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -39,17 +40,32 @@ class StopSignal:
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        if self._theirs(signum):  # a cluster sends several, such as SIGTERM and then SIGUSR2: each is its launcher's
+            self._for_launcher.append(signum)
+        elif self.received is not None:
             os._exit(128 + signum)
-        self.received = signum
+        self.received = self.received or signum
+
+    def _theirs(self, signum: int) -> bool:
+        """Whether somebody else had installed a handler for the signal."""
+        handler = self._before.get(signum)
+        return callable(handler) and handler is not signal.default_int_handler
 
     def check(self, message: str) -> None:
         """Raise Stopped if a signal has come; for places where nothing needs saving first."""
         if self.received is not None:
             raise Stopped(self.received, message)
 
-    def pass_on(self) -> None:
-        """Call the handler that was installed before ours for the signal received, if there was one."""
-        handler = self._before.get(self.received) if self.received is not None else None
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.received, None)
+    def pass_on(self) -> bool:
+        """Call the handlers that were there before ours, in the order in which their signals came.
+
+        Such a handler may end the process (after it has put the job back into the cluster's queue). True where the
+        signal was the launcher's and all have come back: the run is to go on, and no signal counts as received.
+        """
+        launchers = self.received is not None and self._theirs(self.received)
+        while self._for_launcher:
+            signum = self._for_launcher.pop(0)
+            self._before[signum](signum, None)  # type: ignore[operator]
+        if launchers:
+            self.received = None
+        return launchers
