@@ -50,28 +50,26 @@ class Slurm(NamedTuple):
 
 
 @contextlib.contextmanager
-def running(root: Path) -> Iterator[Slurm]:
-    """Start slurmctld and slurmd in the empty folder `root`; end both. Unavailable says what is missing."""
-    environment = _prepare(root)
+def running(root: Path, settings: str = "") -> Iterator[Slurm]:
+    """Start slurmctld and slurmd in the empty folder `root`; end both. Unavailable says what is missing.
+
+    settings: further lines for slurm.conf.
+    """
+    environment = _prepare(root, settings)
+    programs, settled = root / "root" / "usr" / "sbin", ["-D", "-f", str(root / "slurm.conf")]
     daemons: list[subprocess.Popen[bytes]] = []
     try:
-        for name in (["slurmctld-wlm"], ["slurmd-wlm", "-d", str(root / "root/usr/sbin/slurmstepd-wlm")]):
-            with (root / "log" / f"{name[0]}.out").open("wb") as output:
-                daemons.append(
-                    subprocess.Popen(
-                        [root / "root/usr/sbin" / name[0], "-D", "-f", root / "slurm.conf", *name[1:]],
-                        env=environment,
-                        stdout=output,
-                        stderr=output,
-                        stdin=subprocess.DEVNULL,
-                    )  # fmt: skip
-                )
+        for command in (["slurmctld-wlm"], ["slurmd-wlm", "-d", str(programs / "slurmstepd-wlm")]):
+            with (root / "log" / f"{command[0]}.out").open("wb") as output:
+                words = [str(programs / command[0]), *settled, *command[1:]]
+                quiet = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+                daemons.append(subprocess.Popen(words, env=environment, **quiet))
         slurm = Slurm(root, environment)
         _wait_until_idle(slurm, daemons)
         yield slurm
-        with contextlib.suppress(subprocess.SubprocessError):
+        with contextlib.suppress(subprocess.SubprocessError):  # what a failed test has left
             subprocess.run(["scancel", "--user=root"], env=environment, timeout=10, capture_output=True)
-            _wait_for_no_steps(slurm)
+            _wait_for_no_jobs(slurm)
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -83,7 +81,7 @@ def running(root: Path) -> Iterator[Slurm]:
                 daemon.wait()
 
 
-def _prepare(root: Path) -> dict[str, str]:
+def _prepare(root: Path, settings: str) -> dict[str, str]:
     """Packages and settings; the environment in which SLURM's programs work."""
     if os.geteuid() != 0:
         raise Unavailable("slurmd runs as root only")
@@ -104,10 +102,10 @@ def _prepare(root: Path) -> dict[str, str]:
     for name in ("slurm.conf", "env.sh"):
         text = (TEMPLATES / f"{name}.in").read_text()
         (root / name).write_text(text.replace("@ROOT@", str(root)).replace("@HOST@", socket.gethostname()))
-    (root / "bin").mkdir()
-    shutil.copy(TEMPLATES / "sacct", root / "bin" / "sacct")
+    with (root / "slurm.conf").open("a") as file:
+        file.write(settings)
     shown = subprocess.run(
-        ["bash", "-c", f"source {root / 'env.sh'} && export PATH={root / 'bin'}:$PATH && env -0"],
+        ["bash", "-c", f"source '{root / 'env.sh'}' && env -0"],
         capture_output=True, text=True, check=True, timeout=10,
     )  # fmt: skip
     return dict(entry.split("=", 1) for entry in shown.stdout.split("\0") if "=" in entry)
@@ -142,7 +140,7 @@ def _wait_until_idle(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> No
     raise Unavailable("the node is not idle after 30 s")
 
 
-def _wait_for_no_steps(slurm: Slurm) -> None:
+def _wait_for_no_jobs(slurm: Slurm) -> None:
     end = time.monotonic() + 15
     while time.monotonic() < end:
         done = subprocess.run(["squeue", "-h"], env=slurm.environment, capture_output=True, text=True, timeout=10)
