@@ -36,7 +36,8 @@ class Run(NamedTuple):
 
 
 class RunFolder:
-    """`<root>/<name>/<unique id>/`. The constructor is for reading; `create` and `open` lock it to write."""
+    """`<root>/<name>/<unique id>/`, or `<sweep>/<identity>/`. The constructor is for reading; `create`, `claim` and
+    `open` lock it to write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,19 +48,12 @@ class RunFolder:
     def create(cls, root: Path, name: str, config_yaml: str, identity: str) -> Self:
         """Make a new folder, never one that exists, and lock it. InputError where it cannot be written."""
         parent = root / name
-        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__}
         with _reported(parent, InputError):
             parent.mkdir(parents=True, exist_ok=True)
             run = cls(_new_folder(parent))
             try:
                 run._take_lock()
-                for folder in (run.checkpoints, run.episodes, run.figures):
-                    folder.mkdir()
-                replace(run.path / "config.yaml", config_yaml.encode())
-                replace(
-                    run.path / "run.json", (json.dumps(info, indent=2) + "\n").encode()
-                )  # last: it makes this a run
-                sync(parent)
+                run._begin(config_yaml, identity)
             except OSError:
                 run.close()
                 shutil.rmtree(run.path, ignore_errors=True)
@@ -67,17 +61,25 @@ class RunFolder:
         return run
 
     @classmethod
+    def claim(cls, path: Path, config_yaml: str, identity: str) -> Self:
+        """The folder of a sweep's job, whose name is fixed: made, or what a killed process has left; locked.
+
+        InputError while a living process holds it: two processes never write in one folder.
+        """
+        with _reported(path, InputError):
+            path.mkdir(parents=True, exist_ok=True)
+        run = cls._locked(path)
+        if not (path / "run.json").exists():
+            with _reported(path, InputError):
+                run._begin(config_yaml, identity)
+        return run
+
+    @classmethod
     def open(cls, path: Path) -> Self:
         """Lock an existing folder, to go on with its run. InputError while a living process holds it."""
         if not (path / "run.json").exists():
             raise InputError(f"{path} is not a run folder (it has no run.json); give the folder of one run")
-        run = cls(path)
-        with _reported(path, InputError):
-            try:
-                run._take_lock()
-            except BlockingIOError as error:
-                raise InputError(f"{path} is in use by a running process; wait for it, or stop it") from error
-        return run
+        return cls._locked(path)
 
     @classmethod
     def newest_unfinished(cls, root: Path, name: str, identity: str) -> Self | None:
@@ -164,6 +166,25 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @classmethod
+    def _locked(cls, path: Path) -> Self:
+        run = cls(path)
+        with _reported(path, InputError):
+            try:
+                run._take_lock()
+            except BlockingIOError as error:
+                raise InputError(f"{path} is in use by a running process; wait for it, or stop it") from error
+        return run
+
+    def _begin(self, config_yaml: str, identity: str) -> None:
+        """What every run holds from its start; run.json comes last: it makes this a run."""
+        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__}
+        for folder in (self.checkpoints, self.episodes, self.figures):
+            folder.mkdir(exist_ok=True)
+        replace(self.path / "config.yaml", config_yaml.encode())
+        replace(self.path / "run.json", (json.dumps(info, indent=2) + "\n").encode())
+        sync(self.path.parent)
 
     def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
         file = self.path / "metrics.jsonl"

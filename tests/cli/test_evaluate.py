@@ -1,5 +1,7 @@
 """`fewshot evaluate`: the training run's number comes out exactly, and every other protocol can be asked for."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,5 +155,19 @@ def test_cfg_job_is_the_runs_own_configuration(tmp_path: Path, trained: Path) ->
 
 
 def test_a_sweep_over_shots(tmp_path: Path, trained: Path) -> None:
-    succeed("evaluate", "-m", f"run={trained}", "threads=1", "shots=1,2", "evaluation.episodes=3", cwd=tmp_path)
-    assert sorted(result(run)["shots"] for run in tmp_path.glob("outputs/evaluate/*/*")) == [1, 2]
+    """Two folders named by their identities; the same command finds them, whatever the way that the run is named."""
+    words = ("threads=1", "shots=1,2", "evaluation.episodes=3", "name=s", "hydra/launcher=basic")
+    succeed("evaluate", "-m", f"run={trained}", *words, cwd=tmp_path)
+    folders = sorted((tmp_path / "outputs" / "sweeps" / "s").glob("*/result.json"))
+    assert sorted(result(file.parent)["shots"] for file in folders) == [1, 2]
+    for file in folders:
+        assert json.loads((file.parent / "run.json").read_text())["identity"] == file.parent.name
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    done = succeed("evaluate", "-m", "run=moved", *words, cwd=tmp_path)
+    assert sorted(done.out.splitlines()) == [f"finished before: outputs/sweeps/s/{f.parent.name}" for f in folders]
+    (moved / "checkpoints" / "4" / "manifest.json").write_text("other weights")
+    said = refusal(
+        "evaluate", "-m", "run=moved", "shots=1", "name=s", "checkpoint=4", "hydra/launcher=basic", cwd=tmp_path, code=1
+    )
+    assert "damaged" in said, "a result of other weights was taken for this one's"

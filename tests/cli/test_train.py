@@ -1,5 +1,6 @@
 """`fewshot train` beside its numbers: where it refuses to start, what it resumes, and sweeps."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import QUIET, metrics, only, refusal, result, start, succeed
+
+from fewshot.run_folder import RunFolder
 
 
 def test_nowhere_to_write_is_found_before_data_is_loaded(tmp_path: Path) -> None:
@@ -87,11 +90,51 @@ def test_resume(tmp_path: Path) -> None:
 
 def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     small = [word for word in QUIET if not word.startswith("algorithm.")]
-    done = start("train", "-m", *small, "algorithm=transfer,protonet", "shots=1,30", "name=s", cwd=tmp_path)
+    done = start(
+        "train",
+        "-m",
+        *small,
+        "algorithm=transfer,protonet",
+        "shots=1,30",
+        "name=s",
+        "hydra/launcher=basic",
+        cwd=tmp_path,
+    )
     assert done.code == 1
     assert done.err.count("shots+queries=32 images") == 2
     finished = [result(file.parent) for file in tmp_path.glob("outputs/**/result.json")]
     assert sorted((run["algorithm"], run["shots"]) for run in finished) == [("protonet", 1), ("transfer", 1)]
+
+
+def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
+    """Under Hydra's own launcher, too: finished jobs are skipped, a half-done one is gone on with, others are new."""
+    sweep = ("train", "-m", *QUIET, "hydra/launcher=basic", "seed=0,1")
+    succeed(*sweep, cwd=tmp_path)
+    (here,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert re.fullmatch("seed-0-1_[0-9a-f]{6}", here.name)
+    runs = sorted(file.parent for file in here.glob("*/run.json"))
+    before = {run.name: (result(run), metrics(run)) for run in runs}
+    assert [json.loads((run / "run.json").read_text())["identity"] for run in runs] == list(before)
+
+    half, whole = runs
+    (half / "result.json").unlink()
+    shutil.rmtree(half / "checkpoints" / "4")
+    (half / "checkpoints" / "last").write_text("2")
+    stamp = (whole / "result.json").stat().st_mtime_ns
+    done = succeed(*sweep, "logger=[]", "output_dir=outputs", cwd=tmp_path)
+    assert f"finished before: outputs/sweeps/{here.name}/{whole.name}\n" in done.out
+    assert (whole / "result.json").stat().st_mtime_ns == stamp
+    for key in ("test", "val", "baselines", "steps"):
+        assert result(half)[key] == before[half.name][0][key]
+    assert [row["train/loss"] for row in metrics(half)] == [row["train/loss"] for row in before[half.name][1]]
+
+    held = RunFolder.open(half)
+    (half / "result.json").unlink()
+    assert "is in use by a running process" in refusal(*sweep, cwd=tmp_path, code=1)
+    held.close()
+    assert "resume=false in a sweep" in refusal(*sweep, "resume=false", cwd=tmp_path, code=1)
+    succeed(*sweep, "trainer.steps=2", "name=mine", cwd=tmp_path)
+    assert len(list((tmp_path / "outputs" / "sweeps" / "mine").glob("*/result.json"))) == 2
 
 
 def test_a_sweep_over_a_key_that_one_algorithm_lacks(tmp_path: Path) -> None:

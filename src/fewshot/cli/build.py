@@ -1,8 +1,6 @@
 """From a composed configuration to objects: the only place where `_target_`s become instances. Layer 5."""
 
-import hashlib
 import inspect
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,56 +10,25 @@ import torch
 from hydra._internal.utils import _locate  # hydra.utils.get_object also logs what it raises
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fewshot.algorithms.base import Algorithm
+from fewshot.cli.identity import Config as Config
+from fewshot.cli.identity import differing_keys as differing_keys
+from fewshot.cli.identity import flatten as flatten
+from fewshot.cli.identity import identity as identity
+from fewshot.cli.identity import plain as plain
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
 from fewshot.ops import runtime
 from fewshot.sampler import EpisodeSampler
 from fewshot.trainer import Trainer
 
-Config = dict[str, Any]
-# What may differ between two runs of one identity: where things lie, what shows them, what they run on.
-OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name")
-
 
 class Machine(NamedTuple):
     device: torch.device
     dtype: torch.dtype | None  # of autocast
     precision: str
-
-
-def plain(cfg: DictConfig) -> Config:
-    """Resolved, as nested dicts and lists."""
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return config  # type: ignore[return-value]
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits that are equal exactly for runs that compute the same."""
-    kept = {k: v for k, v in flatten(config).items() if k.split(".")[-1] not in OUTSIDE_IDENTITY}
-    kept = {k: v for k, v in kept.items() if k.split(".")[0] not in OUTSIDE_IDENTITY}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """`key: theirs -> ours` for what differs between two configurations within their identity."""
-    a, b = flatten(ours), flatten(theirs)
-    keys = [k for k in sorted({*a, *b}) if not {k.split(".")[0], k.split(".")[-1]} & set(OUTSIDE_IDENTITY)]
-    return [f"{k}: {b.get(k)} -> {a.get(k)}" for k in keys if a.get(k) != b.get(k)]
 
 
 def start_machine(config: Mapping[str, Any]) -> Machine:

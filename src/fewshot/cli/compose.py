@@ -39,7 +39,9 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
 
     schema.register()
     flags, overrides = arguments(argv)
-    several = any(word in ("-m", "--multirun") for word in flags)
+    several = any(word in ("-m", "--multirun") for word in flags) or "hydra.mode=MULTIRUN" in overrides
+    if several and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+        overrides.append(f"hydra.sweep.dir='${{output_dir}}/sweeps/{sweep_folder_name(config_name, overrides)}'")
     codes: list[int] = []
     failures: list[BaseException] = []
 
@@ -74,6 +76,16 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     if several and any(codes):
         return next((code for code in codes if code in STOPPED), 1)
     return max(codes, default=0)
+
+
+def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
+    """`name` where the user has set it, else what the sweep's own overrides give: the same for the same command."""
+    from fewshot.cli.identity import sweep_name
+
+    names = [word.split("=", 1)[1] for word in overrides if word.startswith("name=")]
+    if names and "," not in names[-1] and names[-1] != "null":
+        return "${name}"
+    return sweep_name(config_name, [word for word in overrides if not word.startswith(("hydra.", "hydra/"))])
 
 
 def arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,12 +1,13 @@
 """`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 5."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import conf_dir, run_hydra
+from fewshot.cli.identity import checkpoint_choice, job_identity
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
 
@@ -52,12 +53,16 @@ def job(cfg: DictConfig) -> int:
     run = RunFolder(Path(cfg.run))
     config = build.plain(cfg)
     trained: Any = OmegaConf.load(run.path / "config.yaml")
-    name = run.path.resolve().parent.name
+    name = str(run.result()["name"]) if run.finished else run.path.resolve().parent.name
     root = Path(cfg.output_dir) / "evaluate"
-    build.check_writable(root / name)
+    which = _which(config, run)
+    path = record.sweep_folder("evaluate", config)
+    if path and (path / "result.json").exists():
+        print(f"finished before: {path}")
+        return 0
+    build.check_writable(path.parent if path else root / name)
     machine = build.start_machine(config)
     images = build.load_images(cfg).on(machine.device)
-    which = _which(cfg, run)
     step, state = checkpoint.load(run.checkpoints, which)
     algorithm = build.make_algorithm(cfg, state["context"], cfg.seed).to(machine.device)
     checkpoint.load_into(algorithm, state["model"])
@@ -66,7 +71,8 @@ def job(cfg: DictConfig) -> int:
     sampler = build.episode_sampler(cfg, images, split, machine.device)
     options: dict[str, Any] = {"episodes": cfg.evaluation.episodes, "tasks": cfg.evaluation.tasks}
     done = evaluate(algorithm, sampler, **options, dtype=machine.dtype, every_step=True)
-    folder = RunFolder.create(root, name, OmegaConf.to_yaml(OmegaConf.create(config)), build.identity(config))
+    text, ident = OmegaConf.to_yaml(OmegaConf.create(config)), job_identity("evaluate", config)
+    folder = RunFolder.claim(path, text, ident) if path else RunFolder.create(root, name, text, ident)
     record.save_episodes(folder.episodes / "test.npz", done)
     outcome = record.head(cfg, name, split, step) | {
         "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
@@ -85,16 +91,13 @@ def job(cfg: DictConfig) -> int:
     return 0
 
 
-def _which(cfg: DictConfig, run: RunFolder) -> str | int:
+def _which(config: Mapping[str, Any], run: RunFolder) -> str | int:
     from fewshot import checkpoint
 
-    if cfg.checkpoint is not None:
-        text = str(cfg.checkpoint)
-        have = checkpoint.steps(run.checkpoints)
-        if text not in ("best", "last", *map(str, have)):
-            raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")
-        return int(text) if text.isdigit() else text
-    return run.result()["protocol"]["checkpoint_rule"] if run.finished else "last"
+    text, have = checkpoint_choice(config, run), checkpoint.steps(run.checkpoints)
+    if text not in ("best", "last", *map(str, have)):
+        raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")
+    return int(text) if text.isdigit() else text
 
 
 def _same_shape(have: Sequence[int], trained: Sequence[int], name: str) -> None:

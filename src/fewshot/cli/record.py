@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot import checkpoint, result
 from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
+from fewshot.cli.identity import job_identity
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
@@ -23,6 +26,14 @@ from fewshot.signals import StopSignal
 from fewshot.trainer import Progress
 
 log = logging.getLogger("fewshot")
+
+
+def sweep_folder(verb: str, config: build.Config) -> Path | None:
+    """In a sweep, under whatever launcher: <hydra.sweep.dir>/<identity>, where the same command finds it again."""
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return None
+    return Path(hydra.sweep.dir) / job_identity(verb, config)
 
 
 def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str) -> RunFolder:
@@ -39,6 +50,17 @@ def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str) ->
     elif resume != "false":
         return _named_folder(Path(str(cfg.resume)), config, ident)
     return RunFolder.create(root, name, OmegaConf.to_yaml(OmegaConf.create(config)), ident)
+
+
+def open_sweep_folder(cfg: DictConfig, config: build.Config, path: Path) -> RunFolder:
+    """The folder of a sweep's job: gone on with where it is unfinished."""
+    there = (path / "run.json").exists()
+    if (resume := str(cfg.resume).lower()) not in ("auto", "true"):
+        raise InputError(f"resume={resume} in a sweep, whose jobs go on by themselves; name=NEW starts another")
+    folder = RunFolder.claim(path, OmegaConf.to_yaml(OmegaConf.create(config)), build.identity(config))
+    if there:
+        log.warning("going on with %s", path)
+    return folder
 
 
 def _named_folder(path: Path, config: build.Config, ident: str) -> RunFolder:

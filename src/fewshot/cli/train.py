@@ -40,8 +40,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
 
     from hydra.core.hydra_config import HydraConfig
 
-    from fewshot.cli import build, show
-    from fewshot.cli.record import open_folder, start_loggers, test
+    from fewshot.cli import build, record, show
     from fewshot.evaluation import evaluate
     from fewshot.ops.random import key
     from fewshot.sampler import stream
@@ -49,7 +48,11 @@ def train(cfg: DictConfig, stop: Any) -> None:
     config = build.plain(cfg)
     root = Path(cfg.output_dir) / "train"
     name = build.run_name(config, HydraConfig.get().runtime.choices)
-    build.check_writable(root / name)
+    path = record.sweep_folder("train", config)
+    if path and (path / "result.json").exists():
+        print(f"finished before: {path}")
+        return
+    build.check_writable(path.parent if path else root / name)
     machine = build.start_machine(config)
     images = build.load_images(cfg).on(machine.device)
     context = build.data_context(cfg, images)
@@ -75,8 +78,8 @@ def train(cfg: DictConfig, stop: Any) -> None:
     probe = val or build.episode_sampler(cfg, images, cfg.train_split, machine.device)
     evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)  # what fails at the end, fails now
     loggers = [build.construct(node, f"logger.{key}") for key, node in (cfg.logger or {}).items()]
-    folder = open_folder(cfg, config, root, name)
-    start_loggers(loggers, config, folder, name, trainer.steps)
+    folder = record.open_sweep_folder(cfg, config, path) if path else record.open_folder(cfg, config, root, name)
+    record.start_loggers(loggers, config, folder, name, trainer.steps)
     status, result = "failed", None
     try:
         import torch
@@ -86,7 +89,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
             algorithm, batches, validate, folder=folder, loggers=loggers, context=context,
             device=machine.device, dtype=machine.dtype, stop=stop,
         )  # fmt: skip
-        result = test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)
+        result = record.test(cfg, config, folder, name, images, algorithm, test_sampler, progress, machine, stop)
         folder.write_result(result)
         status = "finished"
     except FewshotError as error:

@@ -1,0 +1,95 @@
+"""What makes two runs the same, and where a sweep lies. Layer 5; imports no torch: a launcher asks it, too."""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.errors import InputError
+from fewshot.run_folder import RunFolder
+
+Config = dict[str, Any]
+# What may differ between two runs of one identity: where things lie, what shows them, what they run on.
+OUTSIDE_IDENTITY = ("logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name")
+MAX_SLUG = 60  # letters of a sweep's readable name
+
+
+def plain(cfg: DictConfig) -> Config:
+    """Resolved, as nested dicts and lists."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return config  # type: ignore[return-value]
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that are equal exactly for runs that compute the same."""
+    return _hash({k: v for k, v in flatten(config).items() if not _outside(k)})
+
+
+def job_identity(verb: str, config: Mapping[str, Any]) -> str:
+    """The identity of a job of `train` or `evaluate`; an evaluation is one of certain weights, wherever they lie."""
+    if verb != "evaluate":
+        return identity(config)
+    run = RunFolder(Path(config["run"]))
+    which = checkpoint_choice(config, run)
+    pointer, step = run.checkpoints / which, which
+    with contextlib.suppress(OSError):
+        step = pointer.read_text().strip()  # last or best; a step's own name is that of a folder
+    try:
+        weights = hashlib.sha256((run.checkpoints / step / "manifest.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"run={run.path} has no checkpoint '{which}'; choose another with checkpoint=") from error
+    return identity({**config, "run": None, "checkpoint": weights})
+
+
+def checkpoint_choice(config: Mapping[str, Any], run: RunFolder) -> str:
+    """last, best or a step: what an evaluation asks for, else what the run itself was tested with."""
+    if config["checkpoint"] is not None:
+        return str(config["checkpoint"])
+    return str(run.result()["protocol"]["checkpoint_rule"]) if run.finished else "last"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """`key: theirs -> ours` for what differs between two configurations within their identity."""
+    a, b = flatten(ours), flatten(theirs)
+    keys = [key for key in sorted({*a, *b}) if not _outside(key)]
+    return [f"{k}: {b.get(k)} -> {a.get(k)}" for k in keys if a.get(k) != b.get(k)]
+
+
+def sweep_name(verb: str, overrides: Sequence[str]) -> str:
+    """`algorithm=maml,protonet shots=1,5` -> `algorithm-maml-protonet_shots-1-5_3f2a1b`: the same for the same jobs.
+
+    The readable part is of what varies, the hash of all that counts for an identity. Only letters that need no
+    quotes, neither a shell's nor Hydra's.
+    """
+    ours = sorted(word for word in overrides if not _outside(word.lstrip("+~").split("=", 1)[0]))
+    varied = [word.split("=", 1) for word in ours if re.search(r"=.*[,(]", word)]
+    parts = [f"{key.split('.')[-1]}-{re.sub(r'[^A-Za-z0-9.]+', '-', value).strip('-')}" for key, value in varied]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts))[:MAX_SLUG].strip("-_.")
+    return "_".join(filter(None, [slug, _hash([verb, *ours])[:6]]))
+
+
+def _outside(key: str) -> bool:
+    """Whether a key, such as `dataset.cache_dir` or the group `logger`, leaves the numbers as they are."""
+    parts = re.split(r"[./@]", key)
+    return bool({parts[0], parts[-1]} & set(OUTSIDE_IDENTITY))
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
