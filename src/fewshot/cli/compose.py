@@ -25,6 +25,38 @@ def conf_dir() -> Path:
     raise FewshotError(f"no conf folder beside {package}; install fewshot again")
 
 
+class Task:
+    """What Hydra calls for each job. A launcher whose jobs are processes of their own reads `job`, fills `codes`."""
+
+    def __init__(self, config_name: str, argv: Sequence[str], job: Callable[..., int], *, several: bool) -> None:
+        self.config_name, self.argv, self.job, self.several = config_name, argv, job, several
+        self.verb = job.__module__.rpartition(".")[2]
+        self.codes: list[int] = []
+        self.failures: list[BaseException] = []
+
+    def __call__(self, cfg: object) -> None:
+        if self.several and set(STOPPED) & set(self.codes):
+            return
+        try:
+            self.codes.append(guarded(lambda: self._checked(cfg), debug=False) if self.several else self._checked(cfg))
+        except BaseException as error:  # Hydra would print a line of its own
+            self.failures.append(error)
+
+    def _checked(self, cfg: object) -> int:
+        from fewshot.cli.validate import validate
+
+        validate(cfg, self.config_name)  # type: ignore[arg-type]
+        return self.job(cfg)
+
+    def exit_code(self) -> int:
+        """0 only if all jobs were; of a sweep that of the signal that stopped it, and 1 otherwise."""
+        if self.failures:
+            raise self.failures[0]
+        if self.several and any(self.codes):
+            return next((code for code in self.codes if code in STOPPED), 1)
+        return max(self.codes, default=0)
+
+
 def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) -> int:
     """Compose `config_name` with the overrides in argv, check it, and call job(cfg); with -m, once per job.
 
@@ -35,28 +67,14 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     from hydra._internal.utils import get_args_parser
 
     from fewshot.cli import schema
-    from fewshot.cli.validate import explain, validate
+    from fewshot.cli.validate import explain
 
     schema.register()
     flags, overrides = arguments(argv)
     several = any(word in ("-m", "--multirun") for word in flags) or "hydra.mode=MULTIRUN" in overrides
     if several and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
         overrides.append(f"hydra.sweep.dir='${{output_dir}}/sweeps/{sweep_folder_name(config_name, overrides)}'")
-    codes: list[int] = []
-    failures: list[BaseException] = []
-
-    def task(cfg: object) -> None:
-        def checked() -> int:
-            validate(cfg, config_name)  # type: ignore[arg-type]
-            return job(cfg)
-
-        if several and set(STOPPED) & set(codes):
-            return
-        try:
-            codes.append(guarded(checked, debug=False) if several else checked())
-        except BaseException as error:  # Hydra would print a line of its own
-            failures.append(error)
-
+    task = Task(config_name, argv, job, several=several)
     sys.argv = ["fewshot", *overrides, *flags]
     try:
         with warnings.catch_warnings():
@@ -71,11 +89,7 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
         if message is None:
             raise
         raise InputError(message) from error
-    if failures:
-        raise failures[0]
-    if several and any(codes):
-        return next((code for code in codes if code in STOPPED), 1)
-    return max(codes, default=0)
+    return task.exit_code()
 
 
 def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:

@@ -72,6 +72,18 @@ class RunSchema:
     logger: Any = None
 
 
+@dataclass
+class LocalLauncherSchema:
+    _target_: str = MISSING
+    slots: int | None = None
+    timeout: float | None = None
+    grace: float = MISSING
+    retries: int = MISSING
+    objective: str = MISSING
+
+
 def register() -> None:
-    """Make `schema` known to Hydra's defaults lists."""
-    ConfigStore.instance().store(name="schema", node=RunSchema)
+    """Make the types known to Hydra's defaults lists."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=RunSchema)
+    store.store(group="hydra/launcher", name="local_schema", node=LocalLauncherSchema)

@@ -47,7 +47,7 @@ class Console:
     def start(self, run: RunInfo) -> None:
         self._name, self._steps, self._step = run.name, run.steps, run.first_step
         self._marks.append((time.monotonic(), run.first_step))
-        if run.steps > run.first_step and _can_draw():
+        if run.steps > run.first_step and can_draw():
             self._start_live()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -174,7 +174,8 @@ def _describe(metrics: Mapping[str, float]) -> list[str]:
     return figures
 
 
-def _can_draw() -> bool:
+def can_draw() -> bool:
+    """Whether standard output is a terminal that is wide enough, and colours are not refused."""
     try:
         terminal = sys.stdout is not None and sys.stdout.isatty()
     except ValueError:  # closed

@@ -1,0 +1,79 @@
+"""The jobs of a sweep, and sweep.json: what run folders cannot know of them. Layer 5; no torch.
+
+The truth about a job is its run folder. sweep.json adds what failed, why, and where its log is.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fewshot.errors import InputError
+from fewshot.ops.durable import replace
+from fewshot.run_folder import RunFolder
+
+SCHEMA = 1
+
+
+@dataclass
+class Job:
+    """One job, as it stands in sweep.json."""
+
+    number: int
+    identity: str | None  # None: its configuration cannot be run
+    overrides: list[str]
+    status: str = "waiting"  # waiting | running | done | failed | stopped
+    exit_code: int | None = None  # of its last attempt; negative: the signal that killed it
+    reason: str | None = None  # why it failed
+    attempts: int = 0
+    seconds: float = 0.0  # of all attempts
+    log: str = ""  # relative to the sweep's folder
+
+
+class Record:
+    """`<sweep>/sweep.json`, held by one process at a time. A job keeps its number, and so its log, for good."""
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder, self.command = folder, list(command)
+        self._jobs: dict[str, Job] = {}
+        try:
+            (folder / "logs").mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise InputError(f"the sweep {folder} is running already; wait for it, or stop it") from error
+        except OSError as error:
+            raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # none, or damaged: the folders know
+            self._remember([Job(**row) for row in json.loads((folder / "sweep.json").read_bytes())["jobs"]])
+
+    def close(self) -> None:
+        """Let another process have the sweep."""
+        os.close(self._lock)
+
+    def job(self, identity: str | None, overrides: Sequence[str]) -> Job:
+        """The job of this identity, with what its folder says of it; a new one gets the next number."""
+        key = identity or " ".join(overrides)
+        if key not in self._jobs:
+            number = 1 + max((job.number for job in self._jobs.values()), default=-1)
+            self._jobs[key] = Job(number, identity, list(overrides), log=f"logs/{number}.log")
+        job = self._jobs[key]
+        job.status = "done" if identity and RunFolder(self.folder / identity).finished else "waiting"
+        job.overrides, job.reason = list(overrides), None
+        return job
+
+    def save(self) -> None:
+        """Write sweep.json, whole or not at all."""
+        jobs = [asdict(job) for job in sorted(self._jobs.values(), key=lambda job: job.number)]
+        text = json.dumps({"schema": SCHEMA, "command": self.command, "jobs": jobs}, indent=1)
+        replace(self.folder / "sweep.json", text.encode())
+
+    def _remember(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            if job.status in ("running", "waiting"):  # whoever wrote this was killed
+                job.status = "stopped"
+            self._jobs[job.identity or " ".join(job.overrides)] = job

@@ -1,0 +1,116 @@
+"""One job as a process of its own, forked from one that has imported torch already. Layer 5; no torch here.
+
+Importing takes 3 s of a core for each job otherwise. The standard library's fork server does it: a fresh process,
+started before any thread or tensor is there, which forks at request and hands back exit codes.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from fewshot.cli.errors import guarded
+from fewshot.signals import CAUGHT
+
+WARM = "fewshot.cli.sweep.warm"
+Work = Callable[[Any], int]
+
+
+def warm_up() -> None:
+    """Start the process that jobs are forked from; it imports while the launcher composes."""
+    multiprocessing.set_forkserver_preload([WARM])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)  # until it ignores them: Ctrl-C is for the launcher
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Child:
+    """A job's process in a session of its own, where the terminal's Ctrl-C does not reach it."""
+
+    def __init__(self, work: Work, cfg: Any, log: Path, environment: Mapping[str, str]) -> None:
+        self.log, self.started = log, time.monotonic()
+        self.asked: float | None = None  # when it was asked to stop for taking too long
+        context = multiprocessing.get_context("forkserver")
+        surroundings = {**os.environ, **environment}
+        arguments = (work, cfg, str(log), str(Path.cwd()), surroundings)
+        self._process: ForkServerProcess = context.Process(target=_main, args=arguments)
+        self._process.start()
+
+    @property
+    def sentinel(self) -> int:
+        """For multiprocessing.connection.wait: ready when the process has ended."""
+        return self._process.sentinel
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that killed it."""
+        return self._process.exitcode
+
+    def send(self, signum: int) -> None:
+        """A signal to the job itself, which then saves and ends."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid or 0, signum)
+
+    def kill(self) -> None:
+        """End it at once, with all that it has started."""
+        for kill in (os.killpg, os.kill):  # it may not have its session yet
+            with suppress(ProcessLookupError):
+                kill(self._process.pid or 0, signal.SIGKILL)
+
+    def last_line(self) -> str:
+        """What its log ends with."""
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
+
+
+def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, str]) -> None:
+    """In the child: as if it had been started by itself, with its output in the log."""
+    os.setsid()
+    for signum in CAUGHT:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    threading.Thread(target=_stop_with_launcher, daemon=True).start()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output, stream.fileno())
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.exit(guarded(lambda: _run(work, cfg), debug=False))
+
+
+def _run(work: Work, cfg: Any) -> int:
+    """What Hydra's `run_job` does around a job."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import setup_globals
+    from omegaconf import open_dict
+
+    setup_globals()
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return work(cfg)
+
+
+def _stop_with_launcher() -> None:
+    """A launcher that is killed leaves no job behind: each saves and ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
