@@ -16,9 +16,9 @@ class JobFailed(FewshotError):
 
 
 class Remote:
-    """Runs one job where it is called, with its output in the job's log; the folder must be on a shared file system.
+    """Runs one job where it is called, with its output in the job's log. Its folders are on a shared file system.
 
-    work: what `fewshot VERB` does with a composed configuration; returns its exit code.
+    work: what a verb does with a composed configuration; returns its exit code.
     cfg: that configuration, with Hydra's own part.
     """
 
@@ -26,29 +26,24 @@ class Remote:
         self.work, self.cfg, self.log, self.cwd = work, cfg, log.absolute(), Path.cwd()
 
     def __call__(self) -> None:
-        """JobFailed for an exit code that is not 0: an engine only sees exceptions."""
+        """JobFailed for an exit code that is not 0: the engines see exceptions only."""
         from fewshot.cli.errors import guarded
         from fewshot.cli.sweep.process import run
 
         os.chdir(self.cwd)
-        sys.path.insert(0, str(self.cwd))  # as for the console script: `_target_: my.module.MyNet`
+        sys.path.insert(0, str(self.cwd))  # as the console script does: `_target_: my.module.MyNet`
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        for stream in (1, 2):
-            os.dup2(output, stream)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
         code = guarded(lambda: run(self.work, self.cfg.copy()), debug=False)
         if code:
-            sys.tracebacklimit = 0  # the log has said what is wrong; a trace to this line would hide it
+            sys.tracebacklimit = 0  # the log has said what is wrong; a trace to this line would only hide it
             raise JobFailed(f"exit code {code}")
 
     def checkpoint(self) -> Any:
-        """What submitit runs when a preempted job is started again: the same, which goes on from its checkpoint."""
+        """What submitit runs once a preempted job is started again: the same, which goes on from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(Remote(self.work, self.cfg, self.log))
-
-
-def failure(text: str, log: Path) -> str:
-    """Why a job failed: what the engine says of it, and the last line of its log, where that is the job's own."""
-    from fewshot.cli.sweep.process import last_line
-
-    return f"{text}: {last_line(log)}" if text.startswith("exit code") else text

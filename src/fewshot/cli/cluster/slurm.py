@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.cli.cluster.batch import Batch
-from fewshot.cli.cluster.remote import Remote
 from fewshot.cli.sweep.jobs import Job
 from fewshot.errors import InputError
 from fewshot.ops.durable import replace
@@ -41,6 +40,7 @@ class Settings:
     array_parallelism: int
     setup: list[str]
     additional_parameters: Mapping[str, Any]
+    objective: str
 
     def __post_init__(self) -> None:
         for key in ("timeout_min", "cpus_per_task", "array_parallelism"):
@@ -60,24 +60,26 @@ class SlurmBatch(Batch):
 
     @property
     def folder(self) -> Path:
-        """submitit's files, and the ids."""
+        """For submitit's files and the ids."""
         return self.record.folder / "slurm"
 
-    def run(self) -> None:
-        """Submit what is neither done nor in the queue, and wait for all."""
+    def at_a_time(self) -> int:
+        return self.settings.array_parallelism
+
+    def work_off(self) -> None:
+        """Submit what is not in the queue, and wait for all."""
         self.ids: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
             self.ids = json.loads((self.folder / "jobs.json").read_bytes())
         there = queue()
-        missing = [job for job in self.waiting if self.ids.get(str(job.identity)) not in there]
-        self.submit(missing)
-        self.view.note(f"{len(missing)} jobs submitted, {len(self.waiting) - len(missing)} were in the queue already")
+        self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in there])
         try:
             self.wait()
         except KeyboardInterrupt:
-            numbers = sorted({self.ids[str(job.identity)].split("_")[0] for job in self.waiting})
+            numbers = sorted({self.ids[str(job.identity)].split("_")[0] for job in self.open})
             raise KeyboardInterrupt(
-                f"the jobs stay in the queue: the same command waits for them again, scancel {' '.join(numbers)} ends them"
+                f"{len(self.open)} jobs stay in SLURM's queue: the same command waits for them again, "
+                f"scancel {' '.join(numbers)} ends them"
             ) from None
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -88,7 +90,7 @@ class SlurmBatch(Batch):
             return
         arrays = math.ceil(len(jobs) / max_array_size())
         size = math.ceil(len(jobs) / arrays)
-        keys = {key: value for key, value in asdict(self.settings).items() if value is not None}
+        keys = {key: value for key, value in asdict(self.settings).items() if value is not None and key != "objective"}
         own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
         keys["array_parallelism"] = max(1, self.settings.array_parallelism // arrays)
         # Since SLURM 22.05 srun does not take this from sbatch: the job would get one core.
@@ -103,25 +105,22 @@ class SlurmBatch(Batch):
         for start in range(0, len(jobs), size):
             array = jobs[start : start + size]
             with executor.batch():
-                handles = [executor.submit(self.remote(job)) for job in array]
+                handles = [executor.submit(self.remote(job, self.settings.cpus_per_task)) for job in array]
             self.ids |= {str(job.identity): handle.job_id for job, handle in zip(array, handles, strict=True)}
             replace(self.folder / "jobs.json", (json.dumps(self.ids, indent=1) + "\n").encode())
 
-    def remote(self, job: Job) -> Remote:
-        return super().remote(job, threads=self.settings.cpus_per_task)
-
     def wait(self) -> None:
         """Until none of the jobs is in the queue."""
-        absent = dict.fromkeys((job.number for job in self.waiting), 0)
+        absent = dict.fromkeys((job.number for job in self.open), 0)
         last = time.monotonic()
-        while self.waiting:
+        while self.open:
             time.sleep(POLL_SECONDS)
             try:
                 states = queue()
             except subprocess.SubprocessError:  # the controller restarts: look again
                 continue
             now = time.monotonic()
-            for job in list(self.waiting):
+            for job in list(self.open):
                 state = states.get(self.ids[str(job.identity)])
                 self.follow(job, running=state in RUNNING, seconds=now - last)
                 absent[job.number] = absent[job.number] + 1 if state is None else 0

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from fewshot.cli.compose import Task
 from fewshot.cli.identity import job_identity, plain
 from fewshot.cli.sweep.jobs import Job, Record
-from fewshot.cli.sweep.process import Child, warm_up
+from fewshot.cli.sweep.process import Child, last_line, warm_up
 from fewshot.cli.sweep.slots import Slot, plan
 from fewshot.cli.sweep.view import View
 from fewshot.cli.validate import validate
@@ -49,16 +49,20 @@ class Settings:
 class Sweep:
     """What a sweeper launches, batch after batch, in one folder."""
 
-    def __init__(self, settings: Settings, task: Any, loader: ConfigLoader, config: DictConfig) -> None:
+    def __init__(
+        self, settings: Any, task: Any, loader: ConfigLoader, config: DictConfig, batch: type | None = None
+    ) -> None:  # fmt: skip
+        """settings: a launcher's keys. batch: what runs a launch in its manner; None: `Batch`, on this machine."""
         if not isinstance(task, Task):
-            raise InputError("hydra/launcher=local runs the jobs of fewshot only; choose hydra/launcher=basic")
-        self.settings, self.task, self.config = settings, task, config
+            raise InputError("this launcher runs the jobs of fewshot only; choose hydra/launcher=basic")
+        self.settings, self.task, self.config, self._batch = settings, task, config, batch or Batch
         self.folder = Path(str(config.hydra.sweep.dir))
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers compose every job, too
         self._record: Record | None = None
-        warm_up()
+        if self._batch is Batch:
+            warm_up()
 
     def _load_once(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
@@ -70,7 +74,7 @@ class Sweep:
         """Run what has no result yet. Raises Stopped after a signal, once every job has saved and ended."""
         self._record = self._record or Record(self.folder, ["fewshot", self.task.verb, *self.task.argv])
         prepared = [self._prepare(list(words)) for words in job_overrides]
-        batch = Batch(self, self._record, {id(job): (job, cfg) for job, cfg in prepared})
+        batch = self._batch(self, self._record, {id(job): (job, cfg) for job, cfg in prepared})
         batch.run()
         jobs = [job for job, _ in prepared]
         self.task.codes += [0 if job.status == "done" else 1 for job in jobs]
@@ -113,7 +117,7 @@ class Batch:
         self.free = deque(plan(sweep.settings.slots, str(sweep.config.device), sweep.config.threads))
         self.running: dict[int, tuple[Job, Child, Slot]] = {}  # by sentinel
         self.tries = {job.number: 0 for job in self.jobs}
-        self.view = View(self.jobs, record.folder, {n: _steps(cfg) for n, cfg in self.cfgs.items()}, len(self.free))
+        self.view = View(self.jobs, record.folder, {n: steps(cfg) for n, cfg in self.cfgs.items()}, len(self.free))
 
     def run(self) -> None:
         with StopAll(self._signal, self._kill) as stop, self.view:
@@ -173,7 +177,7 @@ class Batch:
             return f"killed by {name}" + (" (out of memory, if nobody else did)" if name == "SIGKILL" else "")
         if code == 0:
             return "ended with exit code 0, but without a result"
-        return f"exit code {code}: {child.last_line()}"
+        return f"exit code {code}: {last_line(child.log)}"
 
     def _watch_the_clock(self, child: Child) -> None:
         """A job that takes too long is asked to save and end; one that does not is killed."""
@@ -210,5 +214,6 @@ class StopAll(StopSignal):
         self._pass(signum)
 
 
-def _steps(cfg: DictConfig | None) -> int | None:
+def steps(cfg: DictConfig | None) -> int | None:
+    """How many a job trains, if it does."""
     return cfg.trainer.steps if cfg is not None and "trainer" in cfg else None

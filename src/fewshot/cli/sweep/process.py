@@ -70,13 +70,14 @@ class Child:
             with suppress(ProcessLookupError):
                 kill(self._process.pid or 0, signal.SIGKILL)
 
-    def last_line(self) -> str:
-        """What its log ends with."""
-        with suppress(OSError), self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
-            return next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return ""
+
+def last_line(log: Path) -> str:
+    """What a job's log ends with."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""
 
 
 def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, str]) -> None:
@@ -92,10 +93,10 @@ def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, st
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output, stream.fileno())
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.exit(guarded(lambda: _run(work, cfg), debug=False))
+    sys.exit(guarded(lambda: run(work, cfg), debug=False))
 
 
-def _run(work: Work, cfg: Any) -> int:
+def run(work: Work, cfg: Any) -> int:
     """What Hydra's `run_job` does around a job."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import setup_globals
