@@ -29,5 +29,10 @@ class LocalLauncher(Launcher):
 
         self._sweep = Sweep(self._settings, task_function, hydra_context.config_loader, config)
 
+    @property
+    def slots(self) -> int:
+        """Jobs at a time."""
+        return len(self._sweep.slots)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self._sweep.run(job_overrides)

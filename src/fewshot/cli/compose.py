@@ -33,6 +33,7 @@ class Task:
         self.verb = job.__module__.rpartition(".")[2]
         self.codes: list[int] = []
         self.failures: list[BaseException] = []
+        self.closing: list[Callable[[], None]] = []  # what is said at the end of a sweep, whatever ended it
 
     def __call__(self, cfg: object) -> None:
         if self.several and set(STOPPED) & set(self.codes):
@@ -89,6 +90,9 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
         if message is None:
             raise
         raise InputError(message) from error
+    finally:
+        for say in task.closing:
+            say()
     return task.exit_code()
 
 
@@ -99,7 +103,9 @@ def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
     names = [word.split("=", 1)[1] for word in overrides if word.startswith("name=")]
     if names and "," not in names[-1] and names[-1] != "null":
         return "${name}"
-    return sweep_name(config_name, [word for word in overrides if not word.startswith(("hydra.", "hydra/"))])
+    space = ("hydra/sweeper=", "hydra.sweeper.params")
+    ours = [word for word in overrides if not word.startswith(("hydra.", "hydra/")) or word.startswith(space)]
+    return sweep_name(config_name, ours)
 
 
 def arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:

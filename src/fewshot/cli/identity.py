@@ -79,8 +79,8 @@ def sweep_name(verb: str, overrides: Sequence[str]) -> str:
     quotes, neither a shell's nor Hydra's.
     """
     ours = sorted(word for word in overrides if not _outside(word.lstrip("+~").split("=", 1)[0]))
-    varied = [word.split("=", 1) for word in ours if re.search(r"=.*[,(]", word)]
-    parts = [f"{key.split('.')[-1]}-{re.sub(r'[^A-Za-z0-9.]+', '-', value).strip('-')}" for key, value in varied]
+    varied = [word.split("=", 1) for word in ours if re.search(r"=.*[,(]|^hydra/", word)]
+    parts = [f"{re.split('[./]', key)[-1]}-{re.sub(r'[^A-Za-z0-9.]+', '-', value).strip('-')}" for key, value in varied]
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts))[:MAX_SLUG].strip("-_.")
     return "_".join(filter(None, [slug, _hash([verb, *ours])[:6]]))
 

@@ -88,11 +88,14 @@ def _nothing_to_resume(config: build.Config, root: Path, name: str) -> str:
 
 
 def start_loggers(loggers: Sequence[Logger], config: build.Config, folder: RunFolder, name: str, steps: int) -> None:
-    """Tell the views of the run; metrics.jsonl needs none of them."""
+    """Tell the views of the run; metrics.jsonl needs none of them. A sweep's runs are one group, named as it is."""
     saved = checkpoint.steps(folder.checkpoints)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    group = folder.path.resolve().parent.name
+    tags = (short(config["algorithm"]), short(config["dataset"]), *(("sweep",) if sweep else ()))
     info = RunInfo(
-        folder=folder.path, name=name, id=folder.path.name, steps=steps, first_step=saved[-1] if saved else 0,
-        config=config, group=name, job_type="train",
+        folder=folder.path, name=name, id=f"{group}-{folder.path.name}" if sweep else folder.path.name, steps=steps,
+        first_step=saved[-1] if saved else 0, config=config, group=group, job_type="train", tags=tags,
     )  # fmt: skip
     for logger in loggers:
         logger.start(info)

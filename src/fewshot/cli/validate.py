@@ -9,7 +9,9 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,6 +29,8 @@ LEAST = {
     "trainer.steps": 0, "trainer.val_every": 0, "trainer.log_every": 1, "trainer.checkpoint_every": 1,
 }  # fmt: skip
 NEEDED = ("dataset", "backbone", "algorithm", "trainer")
+# References by their choices: the jobs of a sweep share few of them, and each takes 0.2 s.
+_COMPOSED: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ...], DictConfig]] = WeakKeyDictionary()
 CHOICES = {"precision": ("fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
 
 
@@ -139,6 +143,7 @@ def _options(group: str) -> list[str]:
 def _references(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
     """The composed configuration with group choices only; for a sweep over groups, one for each combination."""
     loader = GlobalHydra.instance().config_loader()
+    composed = _COMPOSED.setdefault(loader, {})
     groups = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
@@ -147,10 +152,12 @@ def _references(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
         if _is_group(o.key_or_group)
     ]
     for choice in itertools.product(*groups):
-        cfg = loader.load_configuration(config_name, list(choice), run_mode=RunMode.RUN)
-        OmegaConf.set_struct(cfg, False)
-        cfg.pop("hydra", None)
-        yield cfg
+        if (config_name, *choice) not in composed:
+            cfg = loader.load_configuration(config_name, list(choice), run_mode=RunMode.RUN)
+            OmegaConf.set_struct(cfg, False)
+            cfg.pop("hydra", None)
+            composed[config_name, *choice] = cfg
+        yield composed[config_name, *choice]
 
 
 def _is_group(key: str) -> bool:

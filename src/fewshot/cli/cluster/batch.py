@@ -13,26 +13,28 @@ from fewshot.run_folder import RunFolder
 class Batch:
     """The jobs of one launch, from waiting to done or failed; `sweep.launch.Batch` is the same on this machine."""
 
-    def __init__(self, sweep: Sweep, record: Record, jobs: dict[int, tuple[Job, DictConfig | None]]) -> None:
-        self.settings, self.work, self.record = sweep.settings, sweep.task.job, record
+    def __init__(
+        self, sweep: Sweep, record: Record, view: View, jobs: dict[int, tuple[Job, DictConfig | None]]
+    ) -> None:  # fmt: skip
+        self.settings, self.work, self.record, self.view = sweep.settings, sweep.task.job, record, view
         self.jobs = [job for job, _ in jobs.values()]
         self.cfgs = {job.number: cfg for job, cfg in jobs.values()}
         self.open = [job for job in self.jobs if job.status == "waiting"]  # neither done nor failed
+        view.steps |= {number: steps(cfg) for number, cfg in self.cfgs.items()}
 
     def run(self) -> None:
-        """Start them and wait for all."""
-        trained = {number: steps(cfg) for number, cfg in self.cfgs.items()}
-        self.view = View(self.jobs, self.record.folder, trained, self.at_a_time())
+        """Start the open jobs and wait for all."""
         try:
+            if self.open:
+                self.view.slots = self.at_a_time()
             with self.view:
                 if self.open:
                     self.work_off()
         finally:
             self.record.save()
-        self.view.summary()
 
     def at_a_time(self) -> int:
-        """How many jobs may run, for the table."""
+        """How many jobs may run; before any of them is started."""
         raise NotImplementedError
 
     def work_off(self) -> None:

@@ -37,7 +37,8 @@ class RayBatch(Batch):
 
     settings: Settings
 
-    def run(self) -> None:
+    def at_a_time(self) -> int:
+        """Starts Ray, or finds it. InputError where no job would ever start: Ray itself would wait for ever."""
         if not ray.is_initialized():
             given = {key: value for key, value in self.settings.init.items() if value is not None}
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -46,14 +47,10 @@ class RayBatch(Batch):
         gpus = self.settings.num_gpus
         self.each = {"CPU": float(self.settings.num_cpus), "GPU": float("GPU" in have) if gpus is None else gpus}
         for key, number in self.each.items():
-            if number > have.get(key, 0):  # Ray itself would wait for ever
+            if number > have.get(key, 0):
                 wish = f"hydra.launcher.num_{key.lower()}s={number:g}"
                 raise InputError(f"{wish} for each job, but this Ray has {have.get(key, 0):g}; lower it")
-        self.parallel = int(min(have[key] // number for key, number in self.each.items() if number))
-        super().run()
-
-    def at_a_time(self) -> int:
-        return self.parallel
+        return int(min(have[key] // number for key, number in self.each.items() if number))
 
     def work_off(self) -> None:
         """Hand all jobs to Ray and wait. Raises Stopped after a signal, once every job has saved and ended."""

@@ -63,6 +63,11 @@ class SlurmBatch(Batch):
         """For submitit's files and the ids."""
         return self.record.folder / "slurm"
 
+    @property
+    def name(self) -> str:
+        """Of the jobs in SLURM."""
+        return re.sub(r"[^\w.-]+", "-", self.record.folder.name)
+
     def at_a_time(self) -> int:
         return self.settings.array_parallelism
 
@@ -71,7 +76,7 @@ class SlurmBatch(Batch):
         self.ids: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
             self.ids = json.loads((self.folder / "jobs.json").read_bytes())
-        there = queue()
+        there = queue(self.name)
         self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in there])
         try:
             self.wait()
@@ -99,7 +104,7 @@ class SlurmBatch(Batch):
             self.folder / "%j", cluster="slurm", slurm_max_num_timeout=keys.pop("max_num_timeout")
         )
         executor.update_parameters(
-            name=self.record.folder.name, stderr_to_stdout=True,
+            name=self.name, stderr_to_stdout=True,
             **{key if key in own else f"slurm_{key}": value for key, value in keys.items()},
         )  # fmt: skip
         for start in range(0, len(jobs), size):
@@ -116,7 +121,7 @@ class SlurmBatch(Batch):
         while self.open:
             time.sleep(POLL_SECONDS)
             try:
-                states = queue()
+                states = queue(self.name)
             except subprocess.SubprocessError:  # the controller restarts: look again
                 continue
             now = time.monotonic()
@@ -144,9 +149,9 @@ class SlurmBatch(Batch):
         return f"SLURM says {state[1] if state else 'nothing any more'}; its own output is {paths.stdout}"
 
 
-def queue() -> dict[str, str]:
-    """State by id of the user's jobs that wait, run, or end just now."""
-    lines = ask("squeue", "--me", "--noheader", "--array", "--format=%i %T").splitlines()
+def queue(name: str) -> dict[str, str]:
+    """State by id of the user's jobs of this name that wait, run, or end just now."""
+    lines = ask("squeue", "--me", f"--name={name}", "--noheader", "--array", "--format=%i %T").splitlines()
     return dict(line.split() for line in lines)
 
 

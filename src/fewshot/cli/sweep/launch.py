@@ -6,6 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
@@ -61,8 +62,16 @@ class Sweep:
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers compose every job, too
         self._record: Record | None = None
-        if self._batch is Batch:
+        self._jobs: list[Job] = []  # of all batches, in order
+        self._view: View | None = None
+        if self._batch is Batch and not (self.folder / "sweep.json").exists():
+            # a new sweep: there is work, and composing it takes time, too
             warm_up()
+
+    @cached_property
+    def slots(self) -> list[Slot]:
+        """Of this machine."""
+        return plan(self.settings.slots, str(self.config.device), self.config.threads)
 
     def _load_once(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
@@ -74,8 +83,13 @@ class Sweep:
         """Run what has no result yet. Raises Stopped after a signal, once every job has saved and ended."""
         self._record = self._record or Record(self.folder, ["fewshot", self.task.verb, *self.task.argv])
         prepared = [self._prepare(list(words)) for words in job_overrides]
-        batch = self._batch(self, self._record, {id(job): (job, cfg) for job, cfg in prepared})
-        batch.run()
+        for job, _ in prepared:
+            if not any(job is other for other in self._jobs):
+                self._jobs.append(job)
+        if self._view is None:
+            self._view = View(self._jobs, self.folder)
+            self.task.closing.append(self._view.summary)
+        self._batch(self, self._record, self._view, {job.number: (job, cfg) for job, cfg in prepared}).run()
         jobs = [job for job, _ in prepared]
         self.task.codes += [0 if job.status == "done" else 1 for job in jobs]
         return [self._returned(job, cfg) for job, cfg in prepared]
@@ -109,17 +123,22 @@ class Sweep:
 class Batch:
     """The jobs of one `launch`, from waiting to done, failed or stopped."""
 
-    def __init__(self, sweep: Sweep, record: Record, jobs: dict[int, tuple[Job, DictConfig | None]]) -> None:
-        self.settings, self.work, self.record = sweep.settings, sweep.task.job, record
+    def __init__(
+        self, sweep: Sweep, record: Record, view: View, jobs: dict[int, tuple[Job, DictConfig | None]]
+    ) -> None:  # fmt: skip
+        self.settings, self.work, self.record, self.view = sweep.settings, sweep.task.job, record, view
         self.jobs = [job for job, _ in jobs.values()]
         self.cfgs = {job.number: cfg for job, cfg in jobs.values()}
         self.waiting = deque(job for job in self.jobs if job.status == "waiting")
-        self.free = deque(plan(sweep.settings.slots, str(sweep.config.device), sweep.config.threads))
+        self.free = deque(sweep.slots)
         self.running: dict[int, tuple[Job, Child, Slot]] = {}  # by sentinel
         self.tries = {job.number: 0 for job in self.jobs}
-        self.view = View(self.jobs, record.folder, {n: steps(cfg) for n, cfg in self.cfgs.items()}, len(self.free))
+        view.slots = len(self.free)
+        view.steps |= {number: steps(cfg) for number, cfg in self.cfgs.items()}
 
     def run(self) -> None:
+        if self.waiting:
+            warm_up()
         with StopAll(self._signal, self._kill) as stop, self.view:
             while self.running or (self.waiting and stop.received is None):
                 while self.waiting and self.free and stop.received is None:
@@ -130,7 +149,6 @@ class Batch:
                     self._watch_the_clock(child)
                 self.view.update()
         self.record.save()
-        self.view.summary()
         if stop.received is not None:
             done = sum(job.status == "done" for job in self.jobs)
             raise Stopped(stop.received, f"stopped with {done} of {len(self.jobs)} jobs done; "

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fewshot.cli.show import percent, print_table
 from fewshot.cli.sweep.jobs import Job
 from fewshot.cli.sweep.progress import Progress
 from fewshot.loggers.console import can_draw
@@ -25,18 +25,19 @@ MOST_ROWS = 1000
 
 
 class View:
-    """Follows jobs whose status another changes. steps: how many each trains, by number."""
+    """Follows jobs whose status another changes; a context manager while they run, once for each batch."""
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, steps: Mapping[int, int | None], slots: int) -> None:
-        self.jobs, self.folder, self.steps, self.slots = jobs, folder, steps, slots
-        self.names = varying(jobs)
-        self.before = sum(job.status == "done" for job in jobs)
-        self.started = time.monotonic()
+    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
+        self.jobs, self.folder = jobs, folder
+        self.slots = 0  # jobs at a time, as a batch finds them
+        self.steps: dict[int, int | None] = {}  # how many each job trains, by number
+        self.names: dict[int, str] = {}
         self._progress: dict[int, Progress] = {}
         self._results: dict[int, str] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> "View":
+        self.names = varying(self.jobs)
         if can_draw():
             from rich.console import Console
             from rich.live import Live
@@ -53,6 +54,7 @@ class View:
         with suppress(OSError, ValueError):
             if self._live is not None:
                 self._live.stop()
+        self._live = None
 
     def changed(self, job: Job) -> None:
         """A job has another status than before."""
@@ -75,8 +77,6 @@ class View:
 
     def summary(self) -> None:
         """The table of all jobs, and one line."""
-        from fewshot.cli.show import print_table
-
         try:
             print_table(self._table(MOST_ROWS))
             print(flush=True)
@@ -131,8 +131,9 @@ class View:
 
     def _result(self, job: Job) -> str:
         if job.number not in self._results:
-            test = json.loads((self.folder / str(job.identity) / "result.json").read_bytes())["test"]
-            self._results[job.number] = f"{test['accuracy']:.2f} ± {test['accuracy_ci95']:.2f} %"
+            result = json.loads((self.folder / str(job.identity) / "result.json").read_bytes())
+            validated = f" (val {result['val']['accuracy']:.2f})" if result["val"] else ""
+            self._results[job.number] = percent(result["test"]) + f" %{validated}"
         return self._results[job.number]
 
     def _print(self, line: str) -> None:

@@ -1,0 +1,147 @@
+"""A search with Optuna over what a sweep varies, in a database that the same command goes on with. Layer 5; no torch.
+
+hydra-optuna-sweeper 1.3.0 is not used: it needs Optuna 2, which loads no database with SQLAlchemy 2 (with 1.4 it
+does), and started again it adds `n_trials` new trials and forgets those that were running.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from fewshot.errors import InputError
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+DIRECTIONS = ("maximize", "minimize")
+BATCH = 4  # where the launcher does not say how many run at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of conf/hydra/sweeper/optuna.yaml."""
+
+    trials: int
+    batch: int | None
+    direction: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for key in ("trials", "batch"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise InputError(f"hydra.sweeper.{key}={value} is below 1")
+        if self.direction not in DIRECTIONS:
+            raise InputError(f"hydra.sweeper.direction={self.direction} is unknown; choose {' or '.join(DIRECTIONS)}")
+
+
+def search(
+    settings: Settings, words: Sequence[str], config: DictConfig, launcher: Launcher, loader: ConfigLoader
+) -> "Study":  # fmt: skip
+    """Trials until there are `settings.trials`: first those that an earlier start has left unfinished."""
+    parsed = {o.get_key_element(): o for o in OverridesParser.create(loader).parse_overrides(list(words))}
+    space = {key: override for key, override in parsed.items() if override.is_sweep_override()}
+    if not space:
+        raise InputError("nothing to search: give a range, such as 'algorithm.inner_lr=tag(log, interval(0.01, 1))'")
+    fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
+    folder = Path(str(config.hydra.sweep.dir))
+    study = _open(folder, settings)
+    batch = settings.batch or int(getattr(launcher, "slots", BATCH))
+    while trials := _next(study, min(batch, settings.trials - _finished(study))):
+        values = [_draw(study, trial, space, settings.seed) for trial in trials]
+        jobs = [[*fixed, *(f"{key}={value}" for key, value in drawn.items())] for drawn in values]
+        for trial, done in zip(trials, launcher.launch(jobs, initial_job_idx=trials[0].number), strict=True):
+            _tell(study, trial, float(done.return_value))
+    return study
+
+
+def _open(folder: Path, settings: Settings) -> "Study":
+    try:
+        import optuna
+        from optuna.study import StudyDirection
+    except ImportError as error:
+        raise InputError("hydra/sweeper=optuna needs the extra: pip install 'fewshot[optuna]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{folder.resolve()}/search.db"
+    direction = StudyDirection[settings.direction.upper()]
+    return optuna.create_study(study_name="search", storage=storage, direction=direction, load_if_exists=True)
+
+
+def _next(study: "Study", number: int) -> list["Trial"]:
+    """Trials that were running when the search ended, then new ones."""
+    import optuna
+
+    if number < 1:
+        return []
+    left = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])[:number]
+    trials = [optuna.trial.Trial(study, trial._trial_id) for trial in left]
+    return trials + [study.ask() for _ in range(number - len(trials))]
+
+
+def _finished(study: "Study") -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def _draw(study: "Study", trial: "Trial", space: Mapping[str, Override], seed: int) -> dict[str, str]:
+    """A value for each key, as it is written in the job's overrides.
+
+    Trial k has a generator of its own, so that a search which stopped draws what it would have drawn; what a trial
+    has drawn before, it keeps.
+    """
+    import optuna
+
+    own = int(hashlib.sha256(f"{seed} {trial.number}".encode()).hexdigest()[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(seed=own, constant_liar=True)
+    return {key: written(_suggest(trial, key, override)) for key, override in space.items()}
+
+
+def written(value: Any) -> str:
+    """Four digits of a number are enough for a rate, and can be read and typed again."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _suggest(trial: "Trial", key: str, override: Override) -> Any:
+    swept = override.value()
+    if not isinstance(swept, IntervalSweep):  # a choice or a range: its values as they are written
+        return trial.suggest_categorical(key, list(override.sweep_string_iterator()))
+    low, high = swept.start, swept.end
+    assert low is not None and high is not None
+    log = "log" in swept.tags
+    if high < low or (log and low <= 0):
+        above = " above 0" if log else ""
+        raise InputError(f"{override.input_line}: give interval(LOW, HIGH) with LOW < HIGH{above}")
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(key, low, high, log=log)
+    return trial.suggest_float(key, low, high, log=log)
+
+
+def _tell(study: "Study", trial: "Trial", value: float) -> None:
+    """A trial without a result has failed; the search goes on without it."""
+    import optuna
+
+    if math.isnan(value):
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    else:
+        study.tell(trial, value)
+
+
+def best(study: "Study") -> str:
+    """What was found, in one line."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
+        return f"none of {len(trials)} trials has a result"
+    found = study.best_trial
+    drawn = " ".join(f"{key}={written(value)}" for key, value in found.params.items())
+    return f"best of {len(trials)} trials: {found.value:.2f} with {drawn}"
