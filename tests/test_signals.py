@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -78,3 +79,44 @@ with StopSignal():
     assert done.stdout == "still here\n"
     assert done.stderr == ""
     assert done.returncode == 128 + second
+
+
+@pytest.fixture
+def launcher() -> Iterator[list[int]]:
+    """Handlers as submitit installs them, which only note what they are called with."""
+    calls: list[int] = []
+    before = {s: signal.signal(s, lambda signum, _: calls.append(signum)) for s in (signal.SIGTERM, signal.SIGUSR2)}
+    yield calls
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def test_a_preemption_of_several_signals_is_passed_on_in_their_order(launcher: list[int]) -> None:
+    """SLURM sends SIGTERM and then SIGUSR2: the second one must not end the process before it has saved."""
+    with StopSignal() as stop:
+        send(signal.SIGTERM)
+        send(signal.SIGUSR2)
+        assert stop.received == signal.SIGTERM
+        assert launcher == []
+        stop.pass_on()
+    assert launcher == [signal.SIGTERM, signal.SIGUSR2]
+
+
+def test_the_run_goes_on_where_the_launchers_handler_comes_back(launcher: list[int]) -> None:
+    with StopSignal() as stop:
+        send(signal.SIGTERM)
+        assert stop.pass_on()
+        assert stop.received is None
+        assert stop.received is None
+        send(signal.SIGTERM)
+        assert stop.pass_on()
+    assert launcher == [signal.SIGTERM] * 2
+
+
+def test_ctrl_c_ends_the_run_whatever_the_launcher_does(launcher: list[int]) -> None:
+    with StopSignal() as stop:
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        assert not stop.pass_on()
+        assert stop.received == signal.SIGINT
+    assert launcher == [signal.SIGTERM]

@@ -30,6 +30,7 @@ class StopSignal:
     def __init__(self, *, relayed: bool = False) -> None:
         self.received: int | None = None
         self.relayed = relayed
+        self._for_launcher: list[int] = []
         self._before: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -42,13 +43,27 @@ class StopSignal:
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
-        if self.received is None:
-            self.received = signum
-        elif not self.relayed:
+        if self._theirs(signum):  # a cluster sends several, such as SIGTERM and then SIGUSR2: each is its launcher's
+            self._for_launcher.append(signum)
+        elif self.received is not None and not self.relayed:
             os._exit(128 + signum)
+        self.received = self.received or signum
 
-    def pass_on(self) -> None:
-        """Call the handler that was installed before ours for the signal received, if there was one."""
-        handler = self._before.get(self.received) if self.received is not None else None
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.received, None)
+    def _theirs(self, signum: int) -> bool:
+        """Whether somebody else had installed a handler for the signal."""
+        handler = self._before.get(signum)
+        return callable(handler) and handler is not signal.default_int_handler
+
+    def pass_on(self) -> bool:
+        """Call the handlers that were there before ours, in the order in which their signals came.
+
+        Such a handler may end the process (after it has put the job back into the cluster's queue). True where the
+        signal was the launcher's and all have come back: the run is to go on, and no signal counts as received.
+        """
+        launchers = self.received is not None and self._theirs(self.received)
+        while self._for_launcher:
+            signum = self._for_launcher.pop(0)
+            self._before[signum](signum, None)  # type: ignore[operator]
+        if launchers:
+            self.received = None
+        return launchers

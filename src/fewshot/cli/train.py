@@ -19,19 +19,21 @@ def job(cfg: DictConfig) -> int:
     from fewshot.signals import Stopped, StopSignal
 
     with StopSignal(relayed=processes.size() > 1) as stop:
-        try:
-            train(cfg, stop)
-        except Stopped:
-            stop.pass_on()
-            raise
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            from fewshot.cli.build import memory_advice
+        while True:
+            try:
+                train(cfg, stop)
+                return 0
+            except Stopped:
+                if not stop.pass_on():
+                    raise
+                # The cluster's launcher lets SIGTERM pass: what counts is its own signal, or the kill, after it.
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                from fewshot.cli.build import memory_advice
 
-            what = str(error).split("\n")[0]
-            raise FewshotError(f"out of memory ({what}); lower one of: {memory_advice(cfg)}") from error
-    return 0
+                what = str(error).split("\n")[0]
+                raise FewshotError(f"out of memory ({what}); lower one of: {memory_advice(cfg)}") from error
 
 
 def train(cfg: DictConfig, stop: Any) -> None:

@@ -6,6 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
@@ -49,24 +50,31 @@ class Settings:
 class Sweep:
     """What a sweeper launches, batch after batch, in one folder."""
 
-    def __init__(self, settings: Settings, task: Any, loader: ConfigLoader, config: DictConfig) -> None:
+    def __init__(
+        self, settings: Any, task: Any, loader: ConfigLoader, config: DictConfig, batch: type | None = None
+    ) -> None:  # fmt: skip
+        """settings: a launcher's keys. batch: what runs a launch in its manner; None: `Batch`, on this machine."""
         if not isinstance(task, Task):
-            raise InputError("hydra/launcher=local runs the jobs of fewshot only; choose hydra/launcher=basic")
-        self.settings, self.task, self.config = settings, task, config
+            raise InputError("this launcher runs the jobs of fewshot only; choose hydra/launcher=basic")
+        self.settings, self.task, self.config, self._batch = settings, task, config, batch or Batch
         self.folder = Path(str(config.hydra.sweep.dir))
-        self.slots = plan(settings.slots, str(config.device), config.threads)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers compose every job, too
         self._record: Record | None = None
         self._jobs: list[Job] = []  # of all batches, in order
         self._view: View | None = None
-        if not (self.folder / "sweep.json").exists():  # a new sweep: there is work, and composing it takes time, too
-            self.warm_up()
+        if self._batch is Batch and not (self.folder / "sweep.json").exists():
+            self.warm_up()  # a new sweep: there is work, and composing it takes time, too
 
     def warm_up(self) -> None:
         """Have jobs start without importing torch."""
         warm_up(gpus=any(slot.gpu is not None for slot in self.slots))
+
+    @cached_property
+    def slots(self) -> list[Slot]:
+        """Of this machine."""
+        return plan(self.settings.slots, str(self.config.device), self.config.threads)
 
     def _load_once(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
@@ -84,7 +92,7 @@ class Sweep:
         if self._view is None:
             self._view = View(self._jobs, self.folder)
             self.task.closing.append(self._view.summary)
-        Batch(self, self._record, self._view, {job.number: (job, cfg) for job, cfg in prepared}).run()
+        self._batch(self, self._record, self._view, {job.number: (job, cfg) for job, cfg in prepared}).run()
         jobs = [job for job, _ in prepared]
         self.task.codes += [0 if job.status == "done" else 1 for job in jobs]
         return [self._returned(job, cfg) for job, cfg in prepared]

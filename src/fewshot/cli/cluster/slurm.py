@@ -1,0 +1,169 @@
+"""A sweep's jobs as SLURM job arrays, through submitit. Layer 5. See docs/clusters.md.
+
+submitit submits them, and puts one that is preempted or out of time back into the queue. Done here: jobs that an
+earlier command has left in the queue are waited for; a sweep larger than SLURM's MaxArraySize becomes several
+arrays; a job that fails does not end the wait for the others; and no accounting (`sacct`) is needed.
+"""
+
+import contextlib
+import json
+import math
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot.cli.cluster.batch import Batch
+from fewshot.cli.sweep.jobs import Job
+from fewshot.errors import InputError
+from fewshot.ops.durable import replace
+
+POLL_SECONDS = 5.0
+PATIENCE = 4  # looks at a queue without the job, and at no result, until it counts as dead: NFS shows files late
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of conf/hydra/launcher/slurm.yaml, named as submitit names them."""
+
+    partition: str | None
+    timeout_min: int
+    signal_delay_s: int
+    max_num_timeout: int
+    cpus_per_task: int
+    gpus_per_node: int | None
+    mem_gb: float | None
+    array_parallelism: int
+    setup: list[str]
+    additional_parameters: Mapping[str, Any]
+    objective: str
+
+    def __post_init__(self) -> None:
+        for key in ("timeout_min", "cpus_per_task", "array_parallelism"):
+            if getattr(self, key) < 1:
+                raise InputError(f"hydra.launcher.{key}={getattr(self, key)} is below 1")
+        if self.signal_delay_s >= 60 * self.timeout_min:
+            raise InputError(
+                f"hydra.launcher.signal_delay_s={self.signal_delay_s} is not below the time limit of "
+                f"timeout_min={self.timeout_min}: the job would be told to stop as it starts"
+            )
+
+
+class SlurmBatch(Batch):
+    """The jobs of one launch on SLURM; `slurm/jobs.json` keeps their ids by the runs' identities."""
+
+    settings: Settings
+
+    @property
+    def folder(self) -> Path:
+        """For submitit's files and the ids."""
+        return self.record.folder / "slurm"
+
+    @property
+    def name(self) -> str:
+        """Of the jobs in SLURM."""
+        return re.sub(r"[^\w.-]+", "-", self.record.folder.name)
+
+    def at_a_time(self) -> int:
+        return self.settings.array_parallelism
+
+    def work_off(self) -> None:
+        """Submit what is not in the queue, and wait for all."""
+        self.ids: dict[str, str] = {}
+        with contextlib.suppress(FileNotFoundError):
+            self.ids = json.loads((self.folder / "jobs.json").read_bytes())
+        there = queue(self.name)
+        self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in there])
+        try:
+            self.wait()
+        except KeyboardInterrupt:
+            numbers = sorted({self.ids[str(job.identity)].split("_")[0] for job in self.open})
+            raise KeyboardInterrupt(
+                f"{len(self.open)} jobs stay in SLURM's queue: the same command waits for them again, "
+                f"scancel {' '.join(numbers)} ends them"
+            ) from None
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """As arrays of about equal size, which share the number of jobs that may run at a time."""
+        import submitit
+
+        if not jobs:
+            return
+        arrays = math.ceil(len(jobs) / max_array_size())
+        size = math.ceil(len(jobs) / arrays)
+        keys = {key: value for key, value in asdict(self.settings).items() if value is not None and key != "objective"}
+        own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
+        keys["array_parallelism"] = max(1, self.settings.array_parallelism // arrays)
+        # Since SLURM 22.05 srun does not take this from sbatch: the job would get one core.
+        keys["srun_args"] = [f"--cpus-per-task={self.settings.cpus_per_task}"]
+        executor = submitit.AutoExecutor(
+            self.folder / "%j", cluster="slurm", slurm_max_num_timeout=keys.pop("max_num_timeout")
+        )
+        executor.update_parameters(
+            name=self.name, stderr_to_stdout=True,
+            **{key if key in own else f"slurm_{key}": value for key, value in keys.items()},
+        )  # fmt: skip
+        for start in range(0, len(jobs), size):
+            array = jobs[start : start + size]
+            with executor.batch():
+                handles = [executor.submit(self.remote(job, self.settings.cpus_per_task)) for job in array]
+            self.ids |= {str(job.identity): handle.job_id for job, handle in zip(array, handles, strict=True)}
+            replace(self.folder / "jobs.json", (json.dumps(self.ids, indent=1) + "\n").encode())
+
+    def wait(self) -> None:
+        """Until none of the jobs is in the queue."""
+        absent = dict.fromkeys((job.number for job in self.open), 0)
+        last = time.monotonic()
+        while self.open:
+            time.sleep(POLL_SECONDS)
+            try:
+                states = queue(self.name)
+            except subprocess.SubprocessError:  # the controller restarts: look again
+                continue
+            now = time.monotonic()
+            for job in list(self.open):
+                state = states.get(self.ids[str(job.identity)])
+                self.follow(job, running=state in RUNNING, seconds=now - last)
+                absent[job.number] = absent[job.number] + 1 if state is None else 0
+                if state is None and (self.finished(job) or absent[job.number] >= PATIENCE):
+                    self.settle(job, self.reason(job))
+            last = now
+            self.view.update()
+
+    def reason(self, job: Job) -> str:
+        """Why a job has no result: what submitit has stored of its exception, else what SLURM remembers of it."""
+        from submitit.core.utils import JobPaths, pickle_load
+
+        ident = self.ids[str(job.identity)]
+        paths = JobPaths(self.folder / "%j", job_id=ident)
+        if paths.result_pickle.exists():
+            return str(pickle_load(paths.result_pickle)[1]).strip().splitlines()[-1].split(": ", 1)[-1]
+        shown = ""
+        with contextlib.suppress(subprocess.SubprocessError):  # it forgets a job MinJobAge seconds after its end
+            shown = ask("scontrol", "--oneliner", "show", "job", ident)
+        state = re.search(r"JobState=(\S+)", shown)
+        return f"SLURM says {state[1] if state else 'nothing any more'}; its own output is {paths.stdout}"
+
+
+def queue(name: str) -> dict[str, str]:
+    """State by id of the user's jobs of this name that wait, run, or end just now."""
+    lines = ask("squeue", "--me", f"--name={name}", "--noheader", "--array", "--format=%i %T").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def max_array_size() -> int:
+    """How many jobs this SLURM takes in one array."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    return int(found[1]) if found else 1001  # its default
+
+
+def ask(*command: str) -> str:
+    """What one of SLURM's programs says. InputError where this machine has none."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except FileNotFoundError as error:
+        raise InputError(f"no {command[0]} here: hydra/launcher=slurm is for machines with SLURM's programs") from error
