@@ -107,7 +107,6 @@ def test_the_run_goes_on_where_the_launchers_handler_comes_back(launcher: list[i
         send(signal.SIGTERM)
         assert stop.pass_on()
         assert stop.received is None
-        assert stop.received is None
         send(signal.SIGTERM)
         assert stop.pass_on()
     assert launcher == [signal.SIGTERM] * 2
