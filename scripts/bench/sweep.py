@@ -18,7 +18,6 @@ of its process. Wall times are those of the whole command.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from fewshot.ops.durable import replace
+from fewshot.ops.runtime import describe
 
 SLOTS = 2
 TIMEOUT, GRACE = 40, 2  # seconds; a job takes a tenth
@@ -150,7 +152,7 @@ def report(args: argparse.Namespace, clean: Swept, basic: Swept, faulty: Swept, 
         "finished ones untouched": untouched,
         "exit codes": [clean.exit_code, basic.exit_code, faulty.exit_code, again.exit_code],
         "failed": faulty.failed,
-        "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": f"{describe(torch.device('cpu'))}, {len(os.sched_getaffinity(0))} cores",
         "command": f"python scripts/bench/sweep.py --jobs {args.jobs} --steps {args.steps}",
     }  # fmt: skip
     print(json.dumps(figures, indent=2))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import call, start
+from command_line import call, start, succeed
 
 NETWORK = """
 import torch
@@ -60,3 +60,9 @@ def test_a_users_network(tmp_path: Path, norm: str, code: int, said: str, algori
     assert done.code == code
     if code:
         assert "fewshot.ops.norm" in done.out.splitlines()[-1]
+
+
+def test_a_sweep_of_checks_stays_in_one_process(tmp_path: Path) -> None:
+    """A check leaves no run folder, which is where the local launcher would look for its result."""
+    done = succeed("check", "-m", "threads=1", "backbone=mlp", "algorithm.inner_steps=1,2", cwd=tmp_path)
+    assert done.out.count("gradient  ok") == 2

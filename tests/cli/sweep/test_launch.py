@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import SCRIPT, Done, metrics, refusal, result, start
 
+from fewshot import checkpoint
 from fewshot.cli.sweep.jobs import Record
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
@@ -217,6 +219,27 @@ def test_stopped_twice_no_job_is_done_twice_and_none_is_lost(here: Path) -> None
         assert job["attempts"] == 1 or job["identity"] not in finished
         log = (next(here.glob("outputs/sweeps/*")) / job["log"]).read_text()
         assert ("going on with" in log) or not half.get(job["identity"]), "a half-done job began anew"
+
+
+@pytest.mark.slow
+def test_a_job_computes_the_same_bits_as_a_run_by_itself(here: Path) -> None:
+    """Though it is forked from a process that has imported torch; on its slot's threads, in W&B's offline record."""
+    words = [word for word in WORDS if not word.startswith(("hydra.", "logger="))]
+    assert start("train", *words, "threads=1", cwd=here).code == 0
+    assert start("train", "-m", *WORDS, "seed=0", "logger=[console,wandb]", cwd=here).code == 0
+    (single,), (job,) = (here.glob(f"outputs/{place}/*/*/run.json") for place in ("train", "sweeps"))
+    ours, theirs = (checkpoint.load(file.parent / "checkpoints")[1]["model"] for file in (job, single))
+    assert all(torch.equal(ours[key], theirs[key]) for key in {*ours, *theirs})
+    for key in ("test", "val", "baselines", "protocol"):
+        assert result(single.parent)[key] == result(job.parent)[key]
+    assert result(job.parent)["environment"]["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+
+    (record,) = job.parent.glob("wandb/offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(record)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    (run,) = [row["run"] for row in map(json.loads, lines) if row["type"] == "run"]
+    assert (run["run_group"], run["job_type"]) == (job.parents[1].name, "train")
+    assert run["tags"] == ["faulty", "glyphs", "sweep"]
 
 
 @pytest.mark.slow
