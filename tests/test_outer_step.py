@@ -9,6 +9,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewshot import checkpoint
 from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
 from fewshot.cli.compose import compose
@@ -98,6 +100,34 @@ def test_the_mean_over_processes_is_the_gradient_of_all_tasks(images: ImageSet, 
     assert whole.norm() > 1e-3
     assert (gradient - whole).norm() <= 1e-12 * whole.norm()
     torch.testing.assert_close(torch.stack([b for _, b in each]).mean(0), whole_buffers, rtol=1e-12, atol=1e-14)
+
+
+# ---- a stop in between --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=["adam", "sgd"])
+@pytest.mark.parametrize("model", MODELS)
+def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
+    images: ImageSet, tmp_path: Path, model: str, optimizer: Callable[..., Any]
+) -> None:
+    """To the last bit, also where weights lie channels last and a checkpoint's tensors do not."""
+    at_once = make(model, images)
+    step = outer(at_once, optimizer)
+    batches = draws(at_once, images)
+    for k in range(6):
+        if k == 3:
+            checkpoint.save(tmp_path, k, step.state())
+        step(batches.batch(k), step=k, rate=1.0)
+
+    resumed = make(model, images)
+    later = outer(resumed, optimizer)
+    _, state = checkpoint.load(tmp_path)
+    checkpoint.load_into(resumed, state["model"])
+    later.load(state, step=3, window=[0.0, 0.0])
+    for k in range(3, 6):
+        later(batches.batch(k), step=k, rate=1.0)
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, at_once.state_dict()[name]), name
 
 
 # ---- nothing asks the device --------------------------------------------------------------------------------

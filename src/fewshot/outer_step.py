@@ -112,6 +112,9 @@ class OuterStep:
         """Go on after `step` steps; options of the optimiser stay those of this configuration and device."""
         options = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(dict(state["optimizer"]))
+        for parameter, own in self.optimizer.state.items():  # fused optimisers ignore strides: the same order of axes
+            moved = {k: v for k, v in own.items() if k != "step" and v is not None and v.shape == parameter.shape}
+            own.update({k: torch.empty_like(parameter).copy_(v) for k, v in moved.items()})
         for group, own in zip(self.optimizer.param_groups, options, strict=True):
             group.update(own)
         self.seed = state["seed"]
