@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -146,7 +147,9 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     run = only(here / "outputs" / "train")
     stopped = [line for line in first.err.splitlines() if line.startswith(("stopped", "error"))]
     assert stopped == [f"stopped at step 3 of 9; saved in {run.relative_to(here)}"]
-    assert first.err.count("exitcode  : 75") == 2
+    codes = re.findall(r"exitcode  : (-?\d+)", first.err)
+    assert "75" in codes
+    assert set(codes) <= {"75", "-15"}, "torchrun ends a process that is still on its way out by SIGTERM"
     assert checkpoint.steps(run / "checkpoints")[-1] == 3
 
     second = subprocess.run(
