@@ -194,7 +194,7 @@ def under_way(here: Path, done: int) -> Callable[[], bool]:
 
 @pytest.mark.slow
 def test_stopped_twice_no_job_is_done_twice_and_none_is_lost(here: Path) -> None:
-    words = [*WORDS, "seed=0,1,2,3", "algorithm.pause=0.15"]
+    words = [*WORDS, "seed=0,1,2,3", "algorithm.pause=0.5"]  # seconds a step: a loaded machine looks late
     first = interrupted(words, here, signal.SIGINT, under_way(here, done=1))
     assert first.code == 130, first.err
     assert "Traceback" not in first.out + first.err
