@@ -36,9 +36,10 @@ check: setup  ## lint, format and types
 results: setup  ## README's tables of results, from docs/results
 	$(BIN)/python scripts/results.py
 
-bench: setup  ## benchmarks in scripts/bench, if there are any
-	@for file in $(wildcard scripts/bench/*.py); do $(BIN)/python $$file || exit 1; done
-	@test -n "$(wildcard scripts/bench/*.py)" || echo "no benchmarks in scripts/bench yet"
+bench: setup  ## benchmarks beside other libraries: docs/results/bench_*.json and the tables of docs/speed.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
+	$(BIN)/python scripts/bench --json docs/results
+	$(BIN)/python scripts/bench/page.py
 
 build: setup  ## sdist and wheel in dist/
 	$(BIN)/python -m build --no-isolation

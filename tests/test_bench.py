@@ -1,0 +1,96 @@
+"""The benchmarks run, their sides compute the same, and docs/speed.md says what their files say."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCH = ROOT / "scripts" / "bench"
+NAMES = ("maml", "protonet", "sampling", "episodes", "growth", "floor", "start")
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The figures of `python scripts/bench --quick`, on one core: small tensors, as in conftest.py."""
+    folder = tmp_path_factory.mktemp("bench")
+    core = min(os.sched_getaffinity(0))
+    command = [sys.executable, str(BENCH), "--quick", "--json", str(folder)]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
+    assert done.returncode == 0, done.stderr
+    return {name: json.loads((folder / f"bench_{name}.json").read_text()) for name in NAMES} | {"stdout": done.stdout}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_bench_writes_where_its_rows_come_from(quick: dict[str, Any], name: str) -> None:
+    figures = quick[name]
+    assert figures["bench"] == name
+    assert figures["command"] == f"python scripts/bench/{name}.py --quick"
+    assert set(figures["machine"]) == {"device", "cores", "torch"} and figures["date"].count("-") == 2
+    assert figures["rows"]
+
+
+def test_maml_gradients_of_all_sides_agree_in_float64(quick: dict[str, Any]) -> None:
+    rows = quick["maml"]["rows"]
+    assert {row["order"] for row in rows} == {1, 2} and {row["chunk"] for row in rows} == {"all", 1}
+    assert all(row["difference"] < 1e-9 for row in rows)
+    if find_spec("higher"):
+        assert all(row["higher difference"] < 1e-9 for row in rows)
+
+
+def test_protonet_gradients_agree_in_float64(quick: dict[str, Any]) -> None:
+    step, data = quick["protonet"]["rows"]
+    assert (step["what"], data["what"]) == ("step", "with data")
+    assert step["difference"] < 1e-9
+
+
+def test_ratios_are_of_the_times_beside_them(quick: dict[str, Any]) -> None:
+    for row in quick["maml"]["rows"]:
+        assert row["loop / ours"] == pytest.approx(row["loop ms"] / row["ours ms"])
+    for row in quick["protonet"]["rows"][:1]:
+        assert row["plain / ours"] == pytest.approx(row["plain ms"] / row["ours ms"])
+
+
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    """A script of the folder as a module."""
+    sys.path.insert(0, str(BENCH))
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    sys.path.remove(str(BENCH))
+
+
+def test_operations_and_bytes_of_a_product(bench: Any) -> None:
+    import torch
+
+    a, b = torch.zeros(2, 3), torch.zeros(3, 5)
+    work = bench("floor").counted(lambda: (a @ b).relu())
+    assert work == (2 * 2 * 3 * 5, 4 * (6 + 15 + 10))  # relu's are not counted
+    assert work.times(3) == (180, 372)
+
+
+def test_an_exponent_is_the_slope_of_logarithms(bench: Any) -> None:
+    assert bench("growth").slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2)
+
+
+def test_speed_page_is_what_make_bench_writes(bench: Any) -> None:
+    page = (ROOT / "docs" / "speed.md").read_text()
+    pages = bench("page")
+    assert pages.render(page) == page, "docs/speed.md and docs/results differ: python scripts/bench/page.py"
+    assert {match[2] for match in pages.MARKED.finditer(page)} == set(NAMES)
