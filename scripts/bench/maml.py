@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import floor
 import torch
 import torch.nn.functional as F
-from measuring import Measured, Row, alone, arguments, gradients, largest_difference, measure, missing, report
+from measuring import Measured, Row, alone, arguments, largest_difference, measure, missing, report
 from plain import Shape, conv4, placed, random_tasks, with_head
 from torch import Tensor, nn
 
@@ -123,9 +123,7 @@ STEPS = {"loop": loop_step, "higher": higher_step, "ours": our_step}
 def side(name: str, case: Case, quick: bool) -> Measured:
     """Gradients of the first step, then time and memory."""
     step, net = STEPS[name](case)
-    step()
-    first = gradients(list(net.parameters()))
-    return measure(step, case.shape.device, quick=quick)._replace(gradients=first)
+    return measure(step, case.shape.device, net=net, quick=quick)
 
 
 def row(case: Case, quick: bool, machine: floor.Speed, chunks: Iterable[int] = ()) -> Iterable[Row]:

@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 Row = dict[str, Any]  # column -> value, as JSON and the table have it
 
@@ -63,18 +64,23 @@ class Memory:
         return peak - self.idle
 
 
-def measure(step: Callable[[], Any], device: str, *, quick: bool = False, seconds: float = 2.0) -> Measured:
-    """Time and peak memory of `step`: repeated for `seconds`, at least 3 and at most 25 times."""
+def measure(
+    step: Callable[[], Any], device: str, *, net: nn.Module | None = None, quick: bool = False, seconds: float = 2.0
+) -> Measured:
+    """Time and peak memory of `step`: repeated for `seconds`, at least 3 and at most 25 times.
+
+    net: its gradients after the first step are kept. Nothing may have been computed before: a process that keeps
+    freed memory would count that as idle.
+    """
     memory = Memory(device)
-    begin = time.perf_counter()
-    for _ in range(1 if quick else 3):
+    warm = timed(step, device)
+    first = None if net is None else [p.grad.detach().cpu().contiguous().numpy().copy() for p in net.parameters()]
+    for _ in range(0 if quick or warm > seconds / 2 else 2):
         timed(step, device)
-        if time.perf_counter() - begin > seconds / 2:
-            break
     times: list[float] = []
     while len(times) < (1 if quick else 3) or (not quick and sum(times) < seconds and len(times) < 25):
         times.append(timed(step, device))
-    return Measured(1e3 * median(times), memory.peak_mb(), len(times))
+    return Measured(1e3 * median(times), memory.peak_mb(), len(times), first)
 
 
 def timed(step: Callable[[], Any], device: str) -> float:
@@ -167,8 +173,3 @@ def largest_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
         return {str(i): torch.from_numpy(array).double() for i, array in enumerate(arrays)}
 
     return max(differences(named(ours), named(theirs)).values())
-
-
-def gradients(parameters: Sequence[torch.Tensor]) -> list[Any]:
-    """Copies of `.grad`, contiguous, as what travels between processes."""
-    return [p.grad.detach().cpu().contiguous().numpy().copy() for p in parameters]  # type: ignore[union-attr]

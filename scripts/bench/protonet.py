@@ -28,7 +28,7 @@ import floor
 import omniglot_files
 import torch
 import torch.nn.functional as F
-from measuring import Measured, Row, alone, arguments, gradients, largest_difference, measure, missing, report, timed
+from measuring import Measured, Row, alone, arguments, largest_difference, measure, missing, report, timed
 from plain import Shape, conv4, placed, random_tasks
 from torch import Tensor, nn
 
@@ -83,9 +83,7 @@ STEPS = {"plain": plain_step, "easyfsl": easyfsl_step, "ours": our_step}
 def side(name: str, shape: Shape, quick: bool, *more: str) -> Measured:
     """Gradients of the first step, then time and memory, from one batch."""
     step, net, batch = STEPS[name](shape, *more)
-    step(batch)
-    first = gradients(list(net.parameters()))
-    return measure(lambda: step(batch), shape.device, quick=quick)._replace(gradients=first)
+    return measure(lambda: step(batch), shape.device, net=net, quick=quick)
 
 
 def compute(shape: Shape, quick: bool, machine: floor.Speed) -> Row:
