@@ -40,13 +40,13 @@ def point(against: str, n: int, device: str, quick: bool) -> Measured:
     if against.startswith("images"):
         shape = sampling.CASES["ProtoNet 60-way 1-shot"][1]._replace(device=device)
         row = sampling.ours("protonet", shape, n, quick)
-        return Measured(row["draw ms"], row["MB"], 1)
+        return Measured(row["draw ms"], row["MB"], 0.0)
     name = {"image size": "size"}.get(against, against)
     values = BASE | ({"size": 16} if quick else {}) | {name.split(",")[0]: n}
     shape = Shape("stride", values["tasks"], shots=values["shots"], size=values["size"], device=device)
     case = maml.Case(shape._replace(filters=4) if quick else shape, values["inner steps"])
     more = ["algorithm.checkpoint_inner=true"] if against.endswith("checkpointed") else []
-    return measure(maml.our_step(case, *more)[0], device, quick=quick, seconds=1.5)
+    return measure(maml.our_step(case, *more)[0], device, quick=quick, seconds=1.0)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -64,6 +64,7 @@ def series(against: str, points: Sequence[int], device: str, quick: bool) -> Row
         "exponent": slope(log_n, [math.log(v) for v in ms[half]]),
         "memory exponent": slope(log_n, [math.log(v) for v in mb[half]]),
         "against": against, "n": list(points), "ms": ms, "MB": mb, "MB per unit": slope(points[half], mb[half]),
+        "others %": max(m.others for m in measured),
     }  # fmt: skip
 
 

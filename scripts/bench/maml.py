@@ -140,6 +140,7 @@ def row(case: Case, quick: bool, machine: floor.Speed, chunks: Iterable[int] = (
                 "order": 1 if case.first_order else 2, "chunk": chunk or "all", "ours ms": ours.ms, "loop ms": loop.ms,
                 "higher ms": higher and higher.ms, "x floor": ours.ms / 1e3 / least, "ours MB": ours.mb,
                 "loop MB": loop.mb, "higher MB": higher and higher.mb,
+                "others %": max(side.others for side in (ours, loop, higher) if side),
                 "difference": largest_difference(ours.gradients, loop.gradients),
                 "higher difference": higher and largest_difference(ours.gradients, higher.gradients),
             }  # fmt: skip

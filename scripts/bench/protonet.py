@@ -95,7 +95,9 @@ def compute(shape: Shape, quick: bool, machine: floor.Speed) -> Row:
         "plain / ours": plain.ms / ours.ms, "easyfsl / ours": easyfsl and easyfsl.ms / ours.ms, "what": "step",
         "shots": shape.shots, "ours ms": ours.ms, "plain ms": plain.ms, "easyfsl ms": easyfsl and easyfsl.ms,
         "x floor": ours.ms / 1e3 / least, "ours MB": ours.mb, "plain MB": plain.mb,
-        "easyfsl MB": easyfsl and easyfsl.mb, "difference": largest_difference(ours.gradients, plain.gradients),
+        "easyfsl MB": easyfsl and easyfsl.mb,
+        "others %": max(side.others for side in (ours, plain, easyfsl) if side),
+        "difference": largest_difference(ours.gradients, plain.gradients),
     }  # fmt: skip
 
 
