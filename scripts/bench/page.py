@@ -23,7 +23,9 @@ def render(page: str, folder: Path = ROOT / "docs" / "results") -> str:
 
 
 def block(file: Path) -> str:
-    """One table and where it comes from."""
+    """One table and where it comes from; nothing where it has not been measured yet."""
+    if not file.exists():
+        return ""
     figures = json.loads(file.read_text())
     machine, speed = figures["machine"], figures.get("speed")
     where = [
