@@ -11,6 +11,7 @@ from hydra._internal.utils import _locate  # hydra.utils.get_object also logs wh
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.cli.identity import Config as Config
@@ -94,14 +95,20 @@ def data_context(cfg: DictConfig, images: ImageSet) -> dict[str, Any]:
     return {"image_shape": list(images.image_shape), "train_classes": len(images.split(cfg.train_split))}
 
 
-def make_algorithm(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> Algorithm:
-    """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
+def make_backbone(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> nn.Module:
+    """With weights drawn from `seed`, on the CPU."""
     torch.manual_seed(seed)
     backbone = construct(cfg.backbone, "backbone", **context)
     if not isinstance(getattr(backbone, "out_features", None), int):
         raise InputError(
             f"backbone: {cfg.backbone['_target_']} has no whole number `out_features`, the width of its embedding"
         )
+    return backbone
+
+
+def make_algorithm(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> Algorithm:
+    """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
+    backbone = make_backbone(cfg, context, seed)
     return construct(cfg.algorithm, "algorithm", backbone=backbone, ways=cfg.train_ways, **context)
 
 

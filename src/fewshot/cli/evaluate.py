@@ -86,7 +86,7 @@ def job(cfg: DictConfig) -> int:
             "test": done.summary(),
             "val": None,
             "paper": result.verdict(published, done.mean.value, done.mean.ci95),
-            "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which))),
+            "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which), sampler)),
             "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
             "environment": result.environment(machine.device, machine.precision),
             "run": str(run.path),

@@ -148,7 +148,7 @@ def test(
                 | {"episodes": cfg.evaluation.val_episodes, "best_step": progress.best["step"]})
         if progress.best else None,
         "paper": result.verdict(config["paper"], done.mean.value, done.mean.ci95),
-        "protocol": result.protocol(images, algorithm, protocol_facts(cfg, which)),
+        "protocol": result.protocol(images, algorithm, protocol_facts(cfg, which, sampler)),
         "timing": {
             "train_seconds": progress.seconds,
             "seconds_per_step": progress.seconds / steps,
@@ -181,9 +181,9 @@ def short(node: Mapping[str, Any]) -> str:
     return str(node["_target_"]).rsplit(".", 1)[-1].lower()
 
 
-def protocol_facts(cfg: DictConfig, which: str) -> dict[str, Any]:
+def protocol_facts(cfg: DictConfig, which: str, sampler: EpisodeSampler) -> dict[str, Any]:
     return {"queries": cfg.queries, "checkpoint_rule": which, "within_groups": cfg.within_groups,
-            "eval_seed": cfg.eval_seed}  # fmt: skip
+            "skipped_groups": sampler.skipped_groups, "eval_seed": cfg.eval_seed}  # fmt: skip
 
 
 def named_mean(mean: Any) -> dict[str, float]:
