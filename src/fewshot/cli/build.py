@@ -133,14 +133,20 @@ def check_writable(folder: Path) -> None:
 
 
 def memory_advice(cfg: DictConfig) -> str:
-    """The three settings that lower memory, with their present values."""
+    """The settings that lower memory most, with their present values."""
     stream = cfg.algorithm.get("stream", {})
     key = "tasks" if "tasks" in stream else "batch_size"
     settings = [f"algorithm.stream.{key}={stream.get(key)}"]
     if "task_chunk" in cfg.algorithm:
         settings.append(f"algorithm.task_chunk={cfg.algorithm.task_chunk}")
     settings += [f"evaluation.tasks={cfg.evaluation.tasks}", f"train_queries={cfg.train_queries}"]
-    return ", ".join(settings[:3])
+    advice = ", ".join(settings[:3])
+    return f"{advice}; or set algorithm.checkpoint_inner=true" if _may_checkpoint(cfg) else advice
+
+
+def _may_checkpoint(cfg: DictConfig) -> bool:
+    options = cfg.algorithm
+    return not options.get("checkpoint_inner", True) and not options.get("first_order", False)
 
 
 def _first_line(error: BaseException) -> str:
