@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewshot.backbones.conv4 import Conv4
 from fewshot.errors import InputError
@@ -101,3 +101,22 @@ def test_a_net_of_nothing(options: dict[str, int]) -> None:
 def test_unknown_choices(key: str, among: str) -> None:
     with pytest.raises(InputError, match=f"backbone.{key}=spectral is unknown; choose one of: {among}"):
         conv4(**{key: "spectral"})
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(), nn.SiLU()])
+def test_the_order_of_pooling_and_activation_changes_nothing(activation: nn.Module) -> None:
+    """The papers' order is convolution, norm, activation, pooling; where the activation never falls it may wait."""
+    net = conv4(downsampling="pool", activation=activation).double()
+    x = torch.rand(6, 1, 28, 28, dtype=torch.float64)
+
+    def papers_order(x: Tensor) -> Tensor:
+        for convolution, norm, *_ in net.blocks:
+            x = nn.functional.max_pool2d(activation(norm(convolution(x))), 2)
+        return x.flatten(1)
+
+    for ours, theirs in zip(*[outcome(net, f(x)) for f in (net, papers_order)], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def outcome(net: nn.Module, z: Tensor) -> list[Tensor]:
+    return [z, *torch.autograd.grad(z.square().sum(), list(net.parameters()))]

@@ -171,3 +171,19 @@ def test_a_sweep_over_shots(tmp_path: Path, trained: Path) -> None:
         "evaluate", "-m", "run=moved", "shots=1", "name=s", "checkpoint=4", "hydra/launcher=basic", cwd=tmp_path, code=1
     )
     assert "damaged" in said, "a result of other weights was taken for this one's"
+
+
+def test_a_published_value_of_another_table_cell_gives_a_verdict(tmp_path: Path) -> None:
+    """One training serves 5-way and 20-way; a run's own published value is of its own test alone."""
+    words = ["experiment=fomaml/omniglot_5w1s", "dataset=glyphs", "dataset.split=script", "algorithm.head_init=zero"]
+    succeed("train", *QUIET, *words, cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    assert result(run)["paper"]["source"] == "Nichol 2018, Table 2"
+    assert result(run)["algorithm"] == "fomaml"
+    succeed("evaluate", f"run={run}", "threads=1", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
+    first = only(tmp_path / "outputs" / "evaluate")
+    assert (result(first)["paper"], result(first)["algorithm"]) == (None, "fomaml")
+    succeed("evaluate", f"run={run}", "threads=1", "ways=3", "evaluation.episodes=5", "paper.accuracy=-50.0",
+            cwd=tmp_path)  # fmt: skip
+    (second,) = {path for path in (tmp_path / "outputs" / "evaluate").glob("*/*") if path != first}
+    assert result(second)["paper"]["verdict"] == "above"

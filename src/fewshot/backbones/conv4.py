@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from fewshot.errors import InputError
 from fewshot.ops.norm import NORMS
 
+MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Sigmoid, nn.Tanh)  # their maximum is that of the largest
+
 
 class Conv4(nn.Module):
     """[B, C, H, W] float32 -> [B, out_features]; blocks of conv 3x3, norm, activation, down-sampling by two.
@@ -57,8 +59,10 @@ class Conv4(nn.Module):
                 nn.Conv2d(channels, filters, 3, stride=stride, padding=1),
                 NORMS[norm](filters, **options),
                 copy.deepcopy(activation),
-                nn.MaxPool2d(2) if downsampling == "pool" else nn.Identity(),
             ]
+            if downsampling == "pool":
+                first = isinstance(activation, MONOTONE)  # the same values and gradients from a quarter of the work
+                block.insert(2 if first else 3, nn.MaxPool2d(2))
             layers.append(nn.Sequential(*block))
             channels = filters
         self.blocks = nn.Sequential(*layers)

@@ -52,8 +52,9 @@ def job(cfg: DictConfig) -> int:
 
     run = RunFolder(Path(cfg.run))
     config = build.plain(cfg)
-    trained: Any = OmegaConf.load(run.path / "config.yaml")
-    name = str(run.result()["name"]) if run.finished else run.path.resolve().parent.name
+    trained = build.plain(OmegaConf.load(run.path / "config.yaml"))  # type: ignore[arg-type]
+    names = {key: run.result()[key] for key in ("name", "algorithm")} if run.finished else {}
+    name = str(names.get("name", run.path.resolve().parent.name))
     root = Path(cfg.output_dir) / "evaluate"
     which = _which(config, run)
     path = record.sweep_folder("evaluate", config)
@@ -77,17 +78,22 @@ def job(cfg: DictConfig) -> int:
     folder = RunFolder.claim(path, text, ident) if path else RunFolder.create(root, name, text, ident)
     record.save_episodes(folder, done)
     record.save_shown(folder, done, algorithm, sampler, images, machine)
-    outcome = record.head(cfg, name, split, step) | {
-        "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
-        "baselines": {"raw_pixels": record.named_mean(raw_pixels(sampler, **options))},
-        "test": done.summary(),
-        "val": None,
-        "paper": None,
-        "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which))),
-        "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
-        "environment": result.environment(machine.device, machine.precision),
-        "run": str(run.path),
-    }
+    published = config["paper"] if config["paper"] != trained["paper"] else None  # the run's own is of its own test
+    outcome = (
+        record.head(cfg, name, split, step)
+        | names
+        | {
+            "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
+            "baselines": {"raw_pixels": record.named_mean(raw_pixels(sampler, **options))},
+            "test": done.summary(),
+            "val": None,
+            "paper": result.verdict(published, done.mean.value, done.mean.ci95),
+            "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which))),
+            "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
+            "environment": result.environment(machine.device, machine.precision),
+            "run": str(run.path),
+        }
+    )
     folder.write_result(outcome)
     folder.close()
     show.result_table(outcome, folder.path)

@@ -108,7 +108,7 @@ def start_loggers(loggers: Sequence[Logger], config: build.Config, folder: RunFo
     saved = checkpoint.steps(folder.checkpoints)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     group = folder.path.resolve().parent.name
-    tags = (short(config["algorithm"]), short(config["dataset"]), *(("sweep",) if sweep else ()))
+    tags = (chosen(config["algorithm"]), short(config["dataset"]), *(("sweep",) if sweep else ()))
     info = RunInfo(
         folder=folder.path, name=name, id=f"{group}-{folder.path.name}" if sweep else folder.path.name, steps=steps,
         first_step=saved[-1] if saved else 0, config=config, group=group, job_type="train", tags=tags,
@@ -172,10 +172,15 @@ def test(
 def head(cfg: DictConfig, name: str, split: str, steps: int) -> dict[str, Any]:
     """What was asked."""
     return {
-        "schema": result.SCHEMA, "name": name, "algorithm": short(cfg.algorithm), "dataset": short(cfg.dataset),
+        "schema": result.SCHEMA, "name": name, "algorithm": chosen(cfg.algorithm), "dataset": short(cfg.dataset),
         "split": split, "ways": cfg.ways, "shots": cfg.shots, "queries": cfg.queries, "seed": cfg.seed,
         "steps": steps,
     }  # fmt: skip
+
+
+def chosen(algorithm: Mapping[str, Any]) -> str:
+    """The algorithm by the name of its YAML file, which tells fomaml from maml; where none was chosen, its class."""
+    return HydraConfig.get().runtime.choices.get("algorithm") or short(algorithm)
 
 
 def short(node: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ class BatchNorm(nn.Module):
 
     `statistics`: None follows train/eval as usual; "batch" always uses the batch at hand; "stored" always
     uses the buffers. Only the usual training mode updates the buffers (momentum 0.1, unbiased variance,
-    as torch.nn.BatchNorm2d does).
+    as torch.nn.BatchNorm2d does); it is the fused one and not for `vmap`, where "batch" is right.
     """
 
     statistics: str | None = None
@@ -47,18 +47,19 @@ class BatchNorm(nn.Module):
             axes = [0, *range(2, x.ndim)]
             var, mean = torch.var_mean(x, axes, correction=0)
             self.recorded.append((mean, var))
+        weight, bias = self.weight, self.bias
         if self.statistics == "stored":  # written out: the support set's statistics are differentiated, too
             factor = (self.running_var + self.eps).rsqrt()
             y = scale_and_shift(x, factor, -self.running_mean * factor)
-        elif self.statistics is None and not self.training:
-            y = F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
-        elif self.statistics is None:
-            y = F.batch_norm(
-                x, self.running_mean, self.running_var, training=True, momentum=self.momentum, eps=self.eps
-            )
-        else:
+        elif self.statistics == "batch":
             y = F.batch_norm(x, None, None, training=True, eps=self.eps)
-        return scale_and_shift(y, self.weight, self.bias)
+        else:  # not mapped over tasks while it trains, so scale and shift may go along in PyTorch's one pass
+            fused = weight, (None if weight is None else bias)  # a shift alone fails in second order
+            y = F.batch_norm(
+                x, self.running_mean, self.running_var, *fused, self.training, momentum=self.momentum, eps=self.eps
+            )
+            weight, bias = None, (bias if weight is None else None)
+        return scale_and_shift(y, weight, bias)
 
     def extra_repr(self) -> str:
         return f"{len(self.running_mean)}, eps={self.eps}, scale={self.weight is not None}"
