@@ -29,20 +29,27 @@ from fewshot.trainer import Trainer
 
 class Machine(NamedTuple):
     device: torch.device
-    dtype: torch.dtype | None  # of autocast
-    precision: str
     processes: Processes
+    precision: str = "fp32"
+    dtype: torch.dtype | None = None  # of autocast
 
 
 def start_machine(config: Mapping[str, Any]) -> Machine:
-    """Allocator, the other processes of the run, threads, device and precision; before the first large tensor."""
+    """Allocator, the other processes of the run, threads and device; before the first large tensor."""
     runtime.keep_freed_memory()
     processes = join()
     torch.set_num_threads(config["threads"] or runtime.threads_per_process(processes.local_size))
     device = runtime.pick_device(config["device"], processes)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return Machine(device, runtime.set_precision(config["precision"]), config["precision"], processes)
+    return Machine(device, processes)
+
+
+def with_precision(machine: Machine, wanted: str, algorithm: Algorithm) -> Machine:
+    """The machine set to a precision: what `wanted` comes to for this algorithm on the first process's device."""
+    precision = runtime.pick_precision(wanted, machine.device, auto=algorithm.auto_precision)
+    precision = machine.processes.broadcast(precision)
+    return machine._replace(precision=precision, dtype=runtime.set_precision(precision))
 
 
 def construct(node: DictConfig, where: str, **context: Any) -> Any:
@@ -140,14 +147,20 @@ def check_writable(folder: Path) -> None:
 
 
 def memory_advice(cfg: DictConfig) -> str:
-    """The three settings that lower memory, with their present values."""
+    """The settings that lower memory most, with their present values."""
     stream = cfg.algorithm.get("stream", {})
     key = "tasks" if "tasks" in stream else "batch_size"
     settings = [f"algorithm.stream.{key}={stream.get(key)}"]
     if "task_chunk" in cfg.algorithm:
         settings.append(f"algorithm.task_chunk={cfg.algorithm.task_chunk}")
     settings += [f"evaluation.tasks={cfg.evaluation.tasks}", f"train_queries={cfg.train_queries}"]
-    return ", ".join(settings[:3])
+    advice = ", ".join(settings[:3])
+    return f"{advice}; or set algorithm.checkpoint_inner=true" if _may_checkpoint(cfg) else advice
+
+
+def _may_checkpoint(cfg: DictConfig) -> bool:
+    options = cfg.algorithm
+    return not options.get("checkpoint_inner", True) and not options.get("first_order", False)
 
 
 def _first_line(error: BaseException) -> str:

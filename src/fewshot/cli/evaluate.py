@@ -67,6 +67,8 @@ def job(cfg: DictConfig) -> int:
     step, state = checkpoint.load(run.checkpoints, which)
     algorithm = build.make_algorithm(cfg, state["context"], cfg.seed).to(machine.device)
     checkpoint.load_into(algorithm, state["model"])
+    machine = build.with_precision(machine, config["precision"], algorithm)
+    config["precision"] = machine.precision
     _same_shape(images.image_shape, state["context"]["image_shape"], images.name)
     split = cfg.split or cfg.evaluation.test_split
     sampler = build.episode_sampler(cfg, images, split, machine.device)

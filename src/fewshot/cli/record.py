@@ -38,6 +38,13 @@ def sweep_folder(verb: str, config: build.Config) -> Path | None:
     return Path(hydra.sweep.dir) / job_identity(verb, config)
 
 
+def wanted_precision(config: build.Config, path: Path | None) -> str:
+    """What the configuration asks for; for a sweep's job that goes on, `auto` is what it was when it began."""
+    if config["precision"] == "auto" and path and (path / "run.json").exists():
+        return str(OmegaConf.load(path / "config.yaml").precision)
+    return str(config["precision"])
+
+
 def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str, processes: Processes) -> RunFolder:
     """The folder of the run: opened by the first process, which alone writes in it; the others know its path."""
     folder = _opened(cfg, config, root, name) if processes.first else None

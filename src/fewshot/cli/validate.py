@@ -32,7 +32,7 @@ LEAST = {
 NEEDED = ("dataset", "backbone", "algorithm", "trainer")
 # References by their choices: the jobs of a sweep share few of them, and each takes 0.2 s.
 _COMPOSED: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ...], DictConfig]] = WeakKeyDictionary()
-CHOICES = {"precision": ("fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
+CHOICES = {"precision": ("auto", "fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
 
 
 def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = None) -> None:
