@@ -185,7 +185,7 @@ def test_damage_falls_back_with_a_warning(
     assert (record.name, record.levelno) == ("fewshot", logging.WARNING)
     assert "20: " in record.message
     assert "using step 10" in record.message
-    with pytest.raises(FewshotError, match=r"checkpoint 'best' of .* is damaged \(20: .*\); use 'last'"):
+    with pytest.raises(FewshotError, match=r"checkpoint 'best' of .* is damaged \(20: .*\); use checkpoint=last"):
         checkpoint.load(tmp_path, "best")
     with pytest.raises(FewshotError, match="checkpoint '20' of"):
         checkpoint.load(tmp_path, 20)

@@ -24,6 +24,7 @@ from fewshot.loggers.wandb import flatten
 from fewshot.sampler import stream
 
 CONF = Path(__file__).parents[1] / "conf"
+README = CONF.parent / "README.md"
 ALGORITHMS, BACKBONES = (
     sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in ("algorithm", "backbone")
 )
@@ -227,92 +228,29 @@ def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
     assert paper["verdict"] in ("below", "above", "reproduced")
 
 
-USERS = {
-    "mine/algorithm.py": '''
-import torch
-from fewshot.algorithms.base import Algorithm, class_means, embed
-from fewshot.episode import Episodes
-
-
-class Dot(Algorithm):
-    """Inner products with class means."""
-
-    def __init__(self, backbone: torch.nn.Module, *, stream: Episodes, scale: float) -> None:
-        super().__init__()
-        self.backbone, self.stream, self.scale = backbone, stream, scale
-
-    def adapt(self, support_x, support_y, *, ways):
-        return class_means(embed(self.backbone, support_x), support_y, ways)
-
-    def predict(self, state, query_x):
-        return self.scale * embed(self.backbone, query_x) @ state.mT
-''',
-    "mine/backbone.py": """
-from torch import Tensor, nn
-
-
-class Linear(nn.Module):
-    def __init__(self, image_shape: list[int], *, width: int) -> None:
-        super().__init__()
-        self.out_features = width
-        self.layer = nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.flatten(1))
-""",
-    "mine/dataset.py": '''
-import torch
-from fewshot.datasets.base import ImageSet
-
-
-class Stripes:
-    """Class c: stripes of width c + 1 below noise."""
-
-    def __init__(self, *, classes: int) -> None:
-        self.classes = classes
-
-    def load(self) -> ImageSet:
-        draw = torch.Generator().manual_seed(0)
-        column = torch.arange(30)
-        patterns = torch.stack([(column // (c + 1)) % 2 * 120 for c in range(self.classes)])
-        noise = torch.randint(100, (self.classes, 12, 1, 30, 30), generator=draw)
-        third = self.classes // 3
-        return ImageSet(
-            name="stripes", images=(patterns[:, None, None, None] + noise).flatten(0, 1).to(torch.uint8),
-            offsets=torch.arange(self.classes + 1) * 12, class_names=[f"width {c + 1}" for c in range(self.classes)],
-            groups=["stripes"] * self.classes,
-            splits={"train": range(third), "val": range(third, 2 * third), "test": range(2 * third, self.classes)},
-        )
-''',
-    "conf/algorithm/dot.yaml": """
-_target_: mine.algorithm.Dot
-stream:
-  _target_: fewshot.episode.Episodes
-  tasks: 2
-  ways: ${train_ways}
-  shots: ${train_shots}
-  queries: ${train_queries}
-scale: 0.1
-""",
-    "conf/backbone/linear.yaml": "_target_: mine.backbone.Linear\nwidth: 16\n",
-    "conf/dataset/stripes.yaml": "_target_: mine.dataset.Stripes\nclasses: 18\n",
-}
+def readme_files() -> dict[str, str]:
+    """README's files of a user's own: each block of code whose first line names its path."""
+    blocks = re.findall(r"^```\w+\n# (mine/\S+|conf/\S+)\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    return dict(blocks)
 
 
 def test_a_users_own_algorithm_backbone_and_data(tmp_path: Path) -> None:
-    """New files of the user's alone, none of this project's touched."""
-    for name, text in USERS.items():
+    """README's files in a user's folder, none of this project's touched."""
+    files = readme_files()
+    assert len(files) == 6
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    own = ("--config-dir", "./conf", "algorithm=dot", "backbone=linear", "dataset=stripes")
-    succeed("train", *own, *short(6, "algorithm.scale=0.05", "backbone.width=12"), cwd=tmp_path)
+    own = ("--config-dir", "./conf", "algorithm=nearest", "backbone=tiny", "dataset=stripes")
+    succeed("train", *own, *short(6, "algorithm.temperature=5.0", "backbone.width=12"), cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     found = result(run)
-    assert (run.parent.name, found["algorithm"], found["dataset"]) == ("dot_stripes_5w1s", "dot", "stripes")
+    expected = ("nearest_stripes_5w1s", "nearest", "stripes")
+    assert (run.parent.name, found["algorithm"], found["dataset"]) == expected
     assert [row["step"] for row in metrics(run)] == [1, 2, 3, 4, 5, 6]
     succeed("evaluate", f"run={run}", "threads=1", "shots=3", "ways=4", cwd=tmp_path)
     assert result(only(tmp_path / "outputs" / "evaluate"))["shots"] == 3
     assert call("check", *own, "threads=1", cwd=tmp_path).code == 0
     words = ("--config-dir", "conf", "prepare", "stripes")
-    assert "stripes: 216 images of 1x30x30, split " in succeed("data", *words, cwd=tmp_path).out
+    assert "stripes: 288 images of 1x28x28, split " in succeed("data", *words, cwd=tmp_path).out
     assert "\nstripes\n" in succeed("data", "--config-dir", "conf", "list", cwd=tmp_path).out

@@ -122,7 +122,7 @@ def test_heads_of_every_kind_and_learned_rates_are_checked() -> None:
         made = MAML(
             maml.backbone, ways=4, stream=maml.stream, inner_lr=0.1, inner_steps=2, eval_inner_steps=2,
             first_order=False, adapt="all", adapt_norm=True, loss_reduction="sum_over_shot",
-            norm_statistics="batch", task_chunk=2,
+            norm_statistics="batch", task_chunk=2, checkpoint_inner=True,
             **({"inner_rate": "fixed", "head_init": "default"} | options),
         ).double()  # fmt: skip
         batch = gradcheck.random_episode(made, IMAGE, tasks=3)

@@ -24,7 +24,7 @@ from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
 from fewshot.episode import Batch, Episode, StepOutput
 from fewshot.evaluation import evaluate
-from fewshot.ops import capture
+from fewshot.ops import capture, tasks
 from fewshot.outer_step import OuterStep
 from fewshot.sampler import EpisodeSampler, stream
 
@@ -37,6 +37,8 @@ MODELS = {
     "maml": ["algorithm=maml", "algorithm.stream.tasks=4"],
     "maml running": ["algorithm=maml", "algorithm.stream.tasks=4", "algorithm.norm_statistics=running",
                      "algorithm.inner_steps=2", "algorithm.task_chunk=2"],
+    "maml checkpointed": ["algorithm=maml", "algorithm.stream.tasks=4", "algorithm.inner_steps=2",
+                          "algorithm.checkpoint_inner=true"],
     "metasgd": ["algorithm=metasgd", "algorithm.stream.tasks=4", "algorithm.norm_statistics=support"],
     "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2"],
     "transfer": ["algorithm=transfer", "algorithm.stream.batch_size=8"],
@@ -215,7 +217,8 @@ def taped(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     tapes: list[Tape] = []
 
     def record(function: capture.Replay) -> capture.Replay:
-        with Tape() as tape:
+        with Tape() as tape, monkeypatch.context() as patch:
+            patch.setattr(tasks, "_capturing", lambda tensor: True)
             function()
         tapes.append(tape)
         first = [True]
@@ -255,10 +258,11 @@ def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 def test_a_replayed_step_does_the_same_to_the_last_bit(
     images: ImageSet, taped: list[Tape], model: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replayed, step = trained(make(model, images, dropout=0.3), images, optimizer=optimizer, cuda_graph=True)
+    dropout = 0.0 if model == "maml checkpointed" else 0.3
+    replayed, step = trained(make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True)
     assert len(taped) == 2
     monkeypatch.setattr(capture, "WARMUP", 12)  # all of them
-    plain, by_hand = trained(make(model, images, dropout=0.3), images, optimizer=optimizer, cuda_graph=True)
+    plain, by_hand = trained(make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True)
     assert len(taped) == 2
     assert_equal(plain, replayed)
     assert torch.equal(by_hand.window, step.window)
@@ -289,6 +293,19 @@ def test_what_cannot_be_captured_runs_as_it_is(
         "the outer gradient cannot be captured in a CUDA graph and runs as it is "
         "(operation not permitted when stream is capturing)"
     )
+
+
+def test_dropout_in_checkpointed_steps_is_not_captured(
+    images: ImageSet, taped: list[Tape], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, _ = trained(make("maml checkpointed", images, dropout=0.3), images, optimizer=CALM_ADAM)
+    with caplog.at_level(logging.WARNING, "fewshot"):
+        not_captured, _ = trained(
+            make("maml checkpointed", images, dropout=0.3), images, optimizer=CALM_ADAM, cuda_graph=True
+        )
+    assert taped == []
+    assert_close(plain, not_captured)
+    assert "(checkpoint_inner has to draw its dropout twice alike)" in caplog.text
 
 
 def test_an_optimiser_that_cannot_freeze_is_not_captured(images: ImageSet, taped: list[Tape]) -> None:

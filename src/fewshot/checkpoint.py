@@ -85,7 +85,7 @@ def load(folder: Path, which: str | int = "last") -> tuple[int, dict[str, Any]]:
     try:
         return step, _read(folder, step)
     except _DamagedError as error:
-        raise FewshotError(f"checkpoint '{which}' of {folder} is damaged ({error}); use 'last'") from error
+        raise FewshotError(f"checkpoint '{which}' of {folder} is damaged ({error}); use checkpoint=last") from error
 
 
 def steps(folder: Path) -> list[int]:

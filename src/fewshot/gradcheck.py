@@ -148,5 +148,5 @@ def as_maml(backbone: nn.Module, *, first_order: bool = False, ways: int = 3) ->
     return MAML(
         copy.deepcopy(backbone).double(), ways=ways, stream=stream, inner_lr=INNER_LR, inner_rate="fixed",
         inner_steps=2, eval_inner_steps=2, first_order=first_order, adapt="all", adapt_norm=True,
-        loss_reduction="mean", norm_statistics="batch", head_init="default", task_chunk=None,
+        loss_reduction="mean", norm_statistics="batch", head_init="default", task_chunk=None, checkpoint_inner=False,
     ).double()  # fmt: skip

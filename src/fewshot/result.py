@@ -34,7 +34,8 @@ def protocol(images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any]) ->
         "norm_statistics": None, "queries_per_class": test["queries"], "rotations": None, "resize": None,
         "inverted": None, "split_hash": images.split_hash(), "checkpoint_rule": test["checkpoint_rule"],
         "inner_steps_eval": 0, "distance": None, "within_groups": test["within_groups"],
-        "transductive": algorithm.transductive, "eval_seed": test["eval_seed"],
+        "skipped_groups": test["skipped_groups"], "eval_seed": test["eval_seed"],
+        "transductive": algorithm.transductive,
     }  # fmt: skip
     return stated | dict(images.protocol) | algorithm.protocol()
 

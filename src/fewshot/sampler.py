@@ -4,6 +4,7 @@ A draw is integer arithmetic on small tensors (`ops.random`), a batch is one gat
 one conversion to float: no per-image work in Python. Episode k is the same whatever batch it is drawn in.
 """
 
+import logging
 from typing import Protocol
 
 import torch
@@ -14,6 +15,7 @@ from fewshot.episode import Batch, Episode, Episodes, Minibatch, Minibatches, St
 from fewshot.errors import InputError
 from fewshot.ops import random
 
+log = logging.getLogger("fewshot")
 BLOCK = 64  # batches whose indices are drawn at once, so that small tensor operations do not add up
 
 
@@ -69,7 +71,8 @@ class EpisodeSampler:
         classes = self.source.classes
         if ways > len(classes):
             raise InputError(
-                f"ways={ways} but split '{split}' of '{images.name}' has {len(classes)} classes; lower ways"
+                f"ways={ways} but split '{split}' of '{images.name}' has {len(classes)} classes; "
+                + ("lower ways" if len(classes) > 1 else "it needs two at least; choose another split or more data")
             )
         small = classes[self.source.sizes.cpu() < shots + queries].tolist()
         if small:
@@ -95,7 +98,11 @@ class EpisodeSampler:
                 f"ways={self.ways} but the largest group in split '{split}' of '{images.name}' has "
                 f"{largest} classes; lower ways or set within_groups=false"
             )
-        self.groups_used = len(usable)
+        if self.skipped_groups:
+            log.warning(
+                "split '%s' of '%s': %d of %d groups left out, with fewer than ways=%d classes",
+                split, images.name, self.skipped_groups, len(members), self.ways,
+            )  # fmt: skip
         self._order = torch.tensor([p for m in usable for p in m], device=device)
         self._count = torch.tensor([len(m) for m in usable], device=device)
         self._first = self._count.cumsum(0) - self._count

@@ -45,7 +45,7 @@ def maml(backbone: nn.Module, *, ways: int = WAYS, **options: Any) -> MAML:
     defaults = {
         "inner_lr": 0.3, "inner_rate": "fixed", "inner_steps": 1, "eval_inner_steps": 3, "first_order": False,
         "adapt": "all", "adapt_norm": True, "loss_reduction": "mean", "norm_statistics": "batch",
-        "head_init": "default", "task_chunk": None,
+        "head_init": "default", "task_chunk": None, "checkpoint_inner": False,
     }  # fmt: skip
     stream = Episodes(tasks=TASKS, ways=ways, shots=SHOTS, queries=QUERIES)
     return MAML(backbone, ways=ways, stream=stream, **(defaults | options)).double()
@@ -249,7 +249,7 @@ def test_the_gradient_of_a_quadratic_by_hand(first_order: bool) -> None:
     model = Quadratic(
         Scalar(theta), ways=2, stream=Episodes(tasks=1, ways=2, shots=1, queries=1), inner_lr=a,
         first_order=first_order, loss_reduction="mean", norm_statistics="batch", head_init="default",
-        task_chunk=None, **options,
+        task_chunk=None, checkpoint_inner=False, **options,
     ).double()  # fmt: skip
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor([[1.0], [0.0]]))
@@ -341,6 +341,81 @@ def test_tasks_in_chunks_are_all_tasks_at_once(chunk: int, statistics: str) -> N
     assert largest_difference(gradients(parts, b.loss), gradients(whole, a.loss)) < TOLERANCE
     for name, buffer in whole.backbone.named_buffers():  # one step of the running average, too
         torch.testing.assert_close(parts.backbone.get_buffer(name), buffer, rtol=1e-12, atol=1e-12)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "batch": {},
+    "one step": {"inner_steps": 1},
+    "support": {"norm_statistics": "support"},
+    "running": {"norm_statistics": "running"},
+    "chunks": {"task_chunk": 2},
+    "chunks, running": {"task_chunk": 1, "norm_statistics": "running"},
+    "rates per parameter": {"inner_rate": "per_parameter", "task_chunk": 2},
+    "rates per layer and step": {"inner_rate": "per_layer_step"},
+    "head": {"adapt": "head"},
+    "body": {"adapt": "body", "adapt_norm": False},
+    "zero head": {"head_init": "zero", "loss_reduction": "sum_over_shot", "inner_lr": 0.1},
+    "first order": {"first_order": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_checkpointed_inner_steps_change_nothing(name: str) -> None:
+    batch, options = episode(), {"inner_steps": 3} | OPTIONS[name]
+    plain = maml(small_conv4(), **options)
+    checkpointed = maml(copy.deepcopy(plain.backbone), checkpoint_inner=True, **options)
+    checkpointed.load_state_dict(plain.state_dict())
+    a, b = plain(batch), checkpointed(batch)
+    assert torch.equal(a.loss, b.loss)
+    assert torch.equal(a.logits, b.logits)
+    assert largest_difference(gradients(checkpointed, b.loss), gradients(plain, a.loss)) < 1e-12
+    for key, buffer in plain.named_buffers():
+        assert torch.equal(checkpointed.get_buffer(key), buffer)
+    b = checkpointed(batch)  # .backward() as well as torch.autograd.grad
+    b.loss.backward()
+    found = {name: p.grad for name, p in checkpointed.named_parameters()}
+    assert largest_difference(found, gradients(plain, plain(batch).loss)) < 1e-12
+
+
+def test_checkpointed_inner_steps_against_the_loop() -> None:
+    model = maml(small_conv4(), checkpoint_inner=True, inner_steps=3, task_chunk=2)
+    assert difference(model, episode(), steps=3) < TOLERANCE
+
+
+def test_checkpointed_inner_steps_drop_the_same_units_again() -> None:
+    backbone = small_conv4()
+    net = nn.Sequential(backbone, nn.Dropout(0.5))
+    net.out_features = backbone.out_features
+    found = []
+    for checkpoint_inner in (False, True):
+        torch.manual_seed(0)
+        model = maml(copy.deepcopy(net), inner_steps=2, checkpoint_inner=checkpoint_inner)
+        batch = episode()
+        torch.manual_seed(1)
+        found.append(gradients(model, model(batch).loss))
+    assert largest_difference(*found) < 1e-12
+
+
+def kept_bytes(model: MAML, batch: Episode) -> int:
+    """What a forward pass leaves in memory for the backward pass."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        out = model(batch)
+    assert out.loss.requires_grad
+    return sum(event.self_cpu_memory_usage for event in profile.events())
+
+
+def test_checkpointed_inner_steps_grow_less_than_half_as_fast_in_memory() -> None:
+    batch = episode()
+    growth = {
+        checkpoint_inner: [
+            kept_bytes(maml(small_conv4(), inner_steps=steps, checkpoint_inner=checkpoint_inner), batch)
+            for steps in (1, 3)
+        ]
+        for checkpoint_inner in (False, True)
+    }
+    (plain_one, plain_three), (one, three) = growth[False], growth[True]
+    assert 0 < three - one < (plain_three - plain_one) / 2
+    assert three < plain_one
 
 
 def test_chunks_leave_frozen_parameters_alone() -> None:

@@ -56,6 +56,15 @@ def separable() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 @pytest.mark.parametrize("adapt", ["head", "all"])
+def test_a_support_set_is_fitted_in_full_precision_under_autocast(head: str, adapt: str) -> None:
+    model, (x, y) = transfer(head=head, adapt=adapt).eval(), separable()
+    plain = model.predict(model.adapt(x, y, ways=WAYS), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(model.predict(model.adapt(x, y, ways=WAYS), x), plain)
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+@pytest.mark.parametrize("adapt", ["head", "all"])
 def test_separable_classes_are_learned_entirely(head: str, adapt: str) -> None:
     model = transfer(head=head, adapt=adapt, adapt_steps=100).eval()
     x, y = separable()

@@ -18,6 +18,7 @@ class Net(nn.Module):
         self.middle = {
             "batch": nn.BatchNorm2d(4, track_running_stats=False),
             "tracking": nn.BatchNorm2d(4),
+            "both": nn.Sequential(nn.BatchNorm2d(4), nn.LayerNorm([4, 13, 13])),
             "layer": nn.LayerNorm([4, 13, 13]),
             "group": nn.GroupNorm(2, 4),
         }[norm]
@@ -45,7 +46,10 @@ def test_default_is_in_order(tmp_path: Path) -> None:
         ("group", 0, "gradient  ok: "),
         ("batch", 1, "layer 'middle' (torch.nn.modules.batchnorm.BatchNorm2d) is at fault: "),
         ("layer", 1, "layer 'middle' (torch.nn.modules.normalization.LayerNorm) is at fault: "),
-        ("tracking", 1, "layer 'middle' is torch.nn.BatchNorm2d, whose running statistics cannot be kept per task"),
+        ("tracking", 1, "layer 'middle' (BatchNorm2d) of torch.nn: running statistics cannot be kept per task"),
+        ("both", 1, "layer 'middle.0' (BatchNorm2d) of torch.nn: running statistics cannot be kept per task"),
+        ("both", 1, "layer 'middle.0' (torch.nn.modules.batchnorm.BatchNorm2d) is at fault: "),
+        ("both", 1, "layer 'middle.1' (torch.nn.modules.normalization.LayerNorm) is at fault: "),
     ],
 )
 @pytest.mark.parametrize("algorithm", ["maml", "protonet"])

@@ -52,7 +52,7 @@ from fewshot.errors import InputError
         ("shots=0", "shots=0 is below 1"),
         ("ways=1", "ways=1 is below 2"),
         ("trainer.steps=-1", "trainer.steps=-1 is below 0"),
-        ("precision=fp8", "precision=fp8 is unknown; choose fp32, tf32, bf16"),
+        ("precision=fp8", "precision=fp8 is unknown; choose auto, fp32, tf32, bf16"),
         # grammar
         ("shots=1,5", "shots=1,5 names several values; add -m to run them all as a sweep"),
         ("shots=[1,5", "cannot read 'shots=[1,5': write KEY=VALUE"),

@@ -3,12 +3,16 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import QUIET, metrics, only, refusal, result, start, succeed
+from omegaconf import OmegaConf
 
+from fewshot.identity import identity
+from fewshot.ops import runtime
 from fewshot.run_folder import RunFolder
 
 
@@ -88,6 +92,66 @@ def test_resume(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("outputs/train/*/*"))
 
 
+@pytest.fixture
+def matrix_units(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """matrix_units(there): a machine with or without them from here on."""
+    return lambda there: monkeypatch.setattr(runtime, "has_matrix_units", lambda device: there)
+
+
+def precision(run: Path) -> tuple[str, str]:
+    return OmegaConf.load(run / "config.yaml").precision, result(run)["environment"]["precision"]
+
+
+def test_precision_auto_is_what_algorithm_and_machine_can_do(
+    tmp_path: Path, matrix_units: Callable[[bool], None]
+) -> None:
+    matrix_units(True)
+    for algorithm, there in (("protonet", "bf16"), ("maml", "fp32")):
+        words = ("algorithm=" + algorithm, "trainer.steps=1", f"output_dir={algorithm}", "device=cpu")
+        succeed("train", *QUIET, *words, cwd=tmp_path)
+        assert precision(only(tmp_path / algorithm / "train")) == (there, there)
+
+
+def test_an_evaluation_computes_as_its_run_did_unless_told_otherwise(
+    tmp_path: Path, matrix_units: Callable[[bool], None]
+) -> None:
+    matrix_units(True)
+    succeed("train", *QUIET, "algorithm=protonet", "device=cpu", cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    matrix_units(False)
+    for words, there in (((), "bf16"), (("precision=auto",), "fp32")):
+        shutil.rmtree(tmp_path / "outputs" / "evaluate", ignore_errors=True)
+        succeed("evaluate", f"run={run}", "threads=1", *words, cwd=tmp_path)
+        again = only(tmp_path / "outputs" / "evaluate")
+        assert precision(again) == (there, there)
+        assert (result(again)["test"] == result(run)["test"]) is (there == "bf16")
+
+
+def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path, matrix_units: Callable[[bool], None]) -> None:
+    """`auto` elsewhere is another run; a sweep's job, whose folder is named by what was asked, keeps its precision."""
+    words = (*QUIET, "algorithm=protonet", "device=cpu")
+    matrix_units(True)
+    succeed("train", *words, cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    (run / "result.json").unlink()
+    matrix_units(False)
+    said = refusal("train", *words, "resume=true", cwd=tmp_path)
+    assert "differs in: precision: bf16 -> fp32; use resume=auto" in said
+    succeed("train", *words, "resume=true", "precision=bf16", cwd=tmp_path)
+    assert precision(run) == ("bf16", "bf16")
+
+    matrix_units(True)
+    sweep = ("train", "-m", *words, "hydra/launcher=basic", "seed=0", "name=s")
+    succeed(*sweep, cwd=tmp_path)
+    (job,) = (tmp_path / "outputs" / "sweeps" / "s").glob("*/result.json")
+    before = result(job.parent)["test"]
+    job.unlink()
+    matrix_units(False)
+    succeed(*sweep, cwd=tmp_path)
+    assert precision(job.parent) == ("bf16", "bf16")
+    assert result(job.parent)["test"] == before
+
+
 def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     small = [word for word in QUIET if not word.startswith("algorithm.")]
     done = start(
@@ -114,7 +178,11 @@ def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
     assert re.fullmatch("seed-0-1_[0-9a-f]{6}", here.name)
     runs = sorted(file.parent for file in here.glob("*/run.json"))
     before = {run.name: (result(run), metrics(run)) for run in runs}
-    assert [json.loads((run / "run.json").read_text())["identity"] for run in runs] == list(before)
+    for run in runs:  # the folder is named by what was asked; the run's identity is of what it came to
+        config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        assert json.loads((run / "run.json").read_text())["identity"] == identity(config)
+        assert config["precision"] != "auto"
+        assert identity(config | {"precision": "auto"}) == run.name
 
     half, whole = runs
     (half / "result.json").unlink()

@@ -112,9 +112,44 @@ def test_precision(precision: str, tf32: bool, dtype: torch.dtype | None) -> Non
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "kind", "units", "auto", "expected"),
+    [
+        ("auto", "cpu", True, "bf16", "bf16"),
+        ("auto", "cpu", False, "bf16", "fp32"),
+        ("auto", "cpu", True, "tf32", "fp32"),
+        ("auto", "cuda", True, "bf16", "bf16"),
+        ("auto", "cuda", True, "tf32", "tf32"),
+        ("auto", "cuda", False, "bf16", "fp32"),
+        ("auto", "cuda", False, "tf32", "fp32"),
+        ("tf32", "cpu", True, "bf16", "fp32"),
+        ("tf32", "cuda", True, "bf16", "tf32"),
+        ("tf32", "cuda", False, "bf16", "fp32"),
+        ("bf16", "cpu", False, "tf32", "bf16"),
+        ("fp32", "cuda", True, "bf16", "fp32"),
+    ],
+)
+def test_what_a_precision_comes_to(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, kind: str, units: bool, auto: str, expected: str
+) -> None:
+    monkeypatch.setattr(runtime, "has_matrix_units", lambda device: units)
+    assert runtime.pick_precision(wanted, torch.device(kind), auto=auto) == expected
+
+
+def test_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, there in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert runtime.has_matrix_units(torch.device("cuda")) is there
+    for capabilities, there in (({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert runtime.has_matrix_units(CPU) is there
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # older PyTorch
+    assert runtime.has_matrix_units(CPU) is False
+
+
 def test_an_unknown_precision() -> None:
-    with pytest.raises(InputError, match="precision=fp16 is unknown; use fp32, tf32 or bf16"):
-        runtime.set_precision("fp16")
+    with pytest.raises(InputError, match="precision=fp16 is unknown; use auto, fp32, tf32 or bf16"):
+        runtime.pick_precision("fp16", CPU, auto="tf32")
 
 
 def test_autocast_only_where_a_type_is_given() -> None:

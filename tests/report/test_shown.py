@@ -28,7 +28,7 @@ MAKE = {
     "maml": lambda net: MAML(
         net, ways=3, stream=EPISODES, inner_lr=0.5, inner_rate="fixed", inner_steps=1, eval_inner_steps=2,
         first_order=False, adapt="all", adapt_norm=True, loss_reduction="mean", norm_statistics="batch",
-        head_init="default", task_chunk=None),
+        head_init="default", task_chunk=None, checkpoint_inner=False),
     **{f"transfer {adapt}": lambda net, adapt=adapt: Transfer(
         net, train_classes=4, stream=Minibatches(batch_size=4), head="linear", scale=1.0, adapt=adapt, adapt_steps=3,
         adapt_lr=0.5, weight_decay=0.0) for adapt in ("head", "all")},

@@ -23,11 +23,14 @@ class Algorithm(nn.Module):
 
     transductive: the prediction for one query may depend on the other queries.
     double_backward: training differentiates through gradients, so bf16 is refused.
+    auto_precision: what `precision=auto` takes on a device with matrix units, tf32 or, where it was shown to cost
+    no accuracy, bf16.
     """
 
     stream: Stream
     transductive: bool = False
     double_backward: bool = False
+    auto_precision: str = "tf32"
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
         """support_x [T, N*K, C, H, W] float32 in [0, 1], support_y [T, N*K] int64 -> state of T tasks."""

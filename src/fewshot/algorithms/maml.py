@@ -16,6 +16,7 @@ norm_statistics says what batch norm sees: `batch` each batch it is given, at te
 transductive); `support` the support set's statistics for the queries as well; `running` batch in training,
 running averages (of the adapted queries, over tasks) at validation and test.
 loss_reduction `sum_over_shot` sums (1)'s loss over classes as the authors' code does: N times the mean.
+task_chunk and checkpoint_inner trade time for memory; the gradient stays what it is.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
 from fewshot.ops.inner_rates import RatePerParameter, inner_rates
-from fewshot.ops.tasks import Params, accumulated, map_tasks, model_features, model_logits
+from fewshot.ops.tasks import Params, Recomputed, accumulated, map_tasks, model_features, model_logits
 
 
 class MAML(Algorithm):
@@ -40,6 +41,7 @@ class MAML(Algorithm):
         self, backbone: nn.Module, *, ways: int, stream: Episodes, inner_lr: float, inner_rate: str,
         inner_steps: int, eval_inner_steps: int, first_order: bool, adapt: str, adapt_norm: bool,
         loss_reduction: str, norm_statistics: str, head_init: str, task_chunk: int | None,
+        checkpoint_inner: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone, self.stream = backbone, stream
@@ -54,11 +56,8 @@ class MAML(Algorithm):
         self.rates = inner_rates(inner_rate, inner_lr, {n: theta[n] for n in self.adapted}, inner_steps)
         self.inner_steps, self.eval_inner_steps = inner_steps, eval_inner_steps
         self.first_order, self.double_backward = first_order, not first_order
-        self.loss_reduction, self.norm_statistics, self.task_chunk = (
-            loss_reduction,
-            norm_statistics,
-            task_chunk,
-        )
+        self.loss_reduction, self.norm_statistics = loss_reduction, norm_statistics
+        self.task_chunk, self.recomputed = task_chunk, Recomputed(enabled=checkpoint_inner)
         self.transductive = norm_statistics == "batch" and bool(norm.batch_norms(backbone))
         check_options(self, head_init)
 
@@ -89,17 +88,22 @@ class MAML(Algorithm):
         scale = logits.shape[-1] if self.loss_reduction == "sum_over_shot" else 1
         return cross_entropy(logits, y) * scale
 
-    def inner_step(self, params: Params, step: int, support_x: Tensor, support_y: Tensor) -> Params:
-        """(1) for all tasks at once."""
-        fast = {name: params[name] for name in self.adapted}
-        slow = {name: p for name, p in params.items() if name not in fast}
+    def support_gradient(self, params: Params, support_x: Tensor, support_y: Tensor) -> Params:
+        """grad_theta L_i^support by the parameters that adapt, for all tasks at once: [T, *S]."""
 
-        def gradient(fast: Params, x: Tensor, y: Tensor) -> Params:
+        def one_task(params: Params, x: Tensor, y: Tensor) -> Params:
+            fast = {name: params[name] for name in self.adapted}
+            slow = {name: p for name, p in params.items() if name not in fast}
             return grad(self.support_loss)(fast, slow, x, y)
 
-        with torch.no_grad() if self.first_order else nullcontext(), self._statistics(adapting=True):
-            g = map_tasks(gradient, fast, self.shapes, support_x, support_y)  # [T, *S]
-        return params | {name: p - self.rates(name, step) * g[name] for name, p in fast.items()}
+        with self._statistics(adapting=True):
+            return map_tasks(one_task, params, self.shapes, support_x, support_y)
+
+    def inner_step(self, params: Params, step: int, support_x: Tensor, support_y: Tensor) -> Params:
+        """(1) for all tasks at once."""
+        with torch.no_grad() if self.first_order else nullcontext():
+            g = self.recomputed(self.support_gradient, params, support_x, support_y)
+        return params | {name: params[name] - self.rates(name, step) * g[name] for name in self.adapted}
 
     def _trajectory(self, support_x: Tensor, support_y: Tensor, ways: int) -> Iterator[Params]:
         params = self.theta(ways)

@@ -25,6 +25,8 @@ from fewshot.errors import InputError
 
 
 class ProtoNet(Algorithm):
+    auto_precision = "bf16"
+
     def __init__(self, backbone: nn.Module, *, stream: Episodes, distance: str, temperature: float) -> None:
         super().__init__()
         if distance not in ("squared_euclidean", "euclidean", "cosine"):

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import grad
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 
-from fewshot.algorithms.base import Algorithm, class_means, cosines, embed
+from fewshot.algorithms.base import Algorithm, class_means, cosines, embed, product
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
@@ -27,6 +27,8 @@ from fewshot.ops.tasks import Params, map_tasks, model_features
 
 
 class Transfer(Algorithm):
+    auto_precision = "bf16"
+
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, head: str, scale: float,
         adapt: str, adapt_steps: int, adapt_lr: float, weight_decay: float,
@@ -47,12 +49,13 @@ class Transfer(Algorithm):
         self.shapes |= {"weight": torch.Size((1, 1)), "bias": torch.Size((1,))}
 
     def scores(self, z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """[M, D], [N, D], [N] -> [M, N]."""
-        return cosines(z, weight) * self.scale if self.head == "cosine" else linear(z, weight, bias)
+        """[M, D], [N, D], [N] -> [M, N], in the precision of the head whatever the backbone's."""
+        z = z.to(weight.dtype)
+        return cosines(z, weight) * self.scale if self.head == "cosine" else product(z, weight.mT) + bias
 
     def forward(self, batch: Batch) -> StepOutput:
         assert isinstance(batch, Minibatch)
-        logits = self.scores(self.backbone(batch.x).float(), self.classifier.weight, self.classifier.bias)
+        logits = self.scores(self.backbone(batch.x), self.classifier.weight, self.classifier.bias)
         return StepOutput(cross_entropy(logits, batch.y), logits)
 
     def support_loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -71,9 +74,10 @@ class Transfer(Algorithm):
         if self.adapted == "all":
             params |= {f"backbone.{n}": p.detach() for n, p in self.backbone.named_parameters()}
         inputs = support_x if self.adapted == "all" else z
-        for _ in range(self.adapt_steps):
-            g = map_tasks(grad(self.support_loss), params, self.shapes, inputs, support_y)
-            params = {name: p - self.adapt_lr * g[name] for name, p in params.items()}
+        with torch.autocast(z.device.type, enabled=False):  # a support set is fitted in full precision
+            for _ in range(self.adapt_steps):
+                g = map_tasks(grad(self.support_loss), params, self.shapes, inputs, support_y)
+                params = {name: p - self.adapt_lr * g[name] for name, p in params.items()}
         return params
 
     def predict(self, state: Params, query_x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from hydra._internal.utils import _locate  # hydra.utils.get_object also logs wh
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.cli.identity import Config as Config
@@ -28,20 +29,27 @@ from fewshot.trainer import Trainer
 
 class Machine(NamedTuple):
     device: torch.device
-    dtype: torch.dtype | None  # of autocast
-    precision: str
     processes: Processes
+    precision: str = "fp32"
+    dtype: torch.dtype | None = None  # of autocast
 
 
 def start_machine(config: Mapping[str, Any]) -> Machine:
-    """Allocator, the other processes of the run, threads, device and precision; before the first large tensor."""
+    """Allocator, the other processes of the run, threads and device; before the first large tensor."""
     runtime.keep_freed_memory()
     processes = join()
     torch.set_num_threads(config["threads"] or runtime.threads_per_process(processes.local_size))
     device = runtime.pick_device(config["device"], processes)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return Machine(device, runtime.set_precision(config["precision"]), config["precision"], processes)
+    return Machine(device, processes)
+
+
+def with_precision(machine: Machine, wanted: str, algorithm: Algorithm) -> Machine:
+    """The machine set to a precision: what `wanted` comes to for this algorithm on the first process's device."""
+    precision = runtime.pick_precision(wanted, machine.device, auto=algorithm.auto_precision)
+    precision = machine.processes.broadcast(precision)
+    return machine._replace(precision=precision, dtype=runtime.set_precision(precision))
 
 
 def construct(node: DictConfig, where: str, **context: Any) -> Any:
@@ -94,14 +102,20 @@ def data_context(cfg: DictConfig, images: ImageSet) -> dict[str, Any]:
     return {"image_shape": list(images.image_shape), "train_classes": len(images.split(cfg.train_split))}
 
 
-def make_algorithm(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> Algorithm:
-    """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
+def make_backbone(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> nn.Module:
+    """With weights drawn from `seed`, on the CPU."""
     torch.manual_seed(seed)
     backbone = construct(cfg.backbone, "backbone", **context)
     if not isinstance(getattr(backbone, "out_features", None), int):
         raise InputError(
             f"backbone: {cfg.backbone['_target_']} has no whole number `out_features`, the width of its embedding"
         )
+    return backbone
+
+
+def make_algorithm(cfg: DictConfig, context: Mapping[str, Any], seed: int) -> Algorithm:
+    """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
+    backbone = make_backbone(cfg, context, seed)
     return construct(cfg.algorithm, "algorithm", backbone=backbone, ways=cfg.train_ways, **context)
 
 
@@ -133,14 +147,20 @@ def check_writable(folder: Path) -> None:
 
 
 def memory_advice(cfg: DictConfig) -> str:
-    """The three settings that lower memory, with their present values."""
+    """The settings that lower memory most, with their present values."""
     stream = cfg.algorithm.get("stream", {})
     key = "tasks" if "tasks" in stream else "batch_size"
     settings = [f"algorithm.stream.{key}={stream.get(key)}"]
     if "task_chunk" in cfg.algorithm:
         settings.append(f"algorithm.task_chunk={cfg.algorithm.task_chunk}")
     settings += [f"evaluation.tasks={cfg.evaluation.tasks}", f"train_queries={cfg.train_queries}"]
-    return ", ".join(settings[:3])
+    advice = ", ".join(settings[:3])
+    return f"{advice}; or set algorithm.checkpoint_inner=true" if _may_checkpoint(cfg) else advice
+
+
+def _may_checkpoint(cfg: DictConfig) -> bool:
+    options = cfg.algorithm
+    return not options.get("checkpoint_inner", True) and not options.get("first_order", False)
 
 
 def _first_line(error: BaseException) -> str:

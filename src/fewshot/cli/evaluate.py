@@ -67,6 +67,8 @@ def job(cfg: DictConfig) -> int:
     step, state = checkpoint.load(run.checkpoints, which)
     algorithm = build.make_algorithm(cfg, state["context"], cfg.seed).to(machine.device)
     checkpoint.load_into(algorithm, state["model"])
+    machine = build.with_precision(machine, config["precision"], algorithm)
+    config["precision"] = machine.precision
     _same_shape(images.image_shape, state["context"]["image_shape"], images.name)
     split = cfg.split or cfg.evaluation.test_split
     sampler = build.episode_sampler(cfg, images, split, machine.device)
@@ -86,7 +88,7 @@ def job(cfg: DictConfig) -> int:
             "test": done.summary(),
             "val": None,
             "paper": result.verdict(published, done.mean.value, done.mean.ci95),
-            "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which))),
+            "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which), sampler)),
             "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
             "environment": result.environment(machine.device, machine.precision),
             "run": str(run.path),

@@ -38,6 +38,13 @@ def sweep_folder(verb: str, config: build.Config) -> Path | None:
     return Path(hydra.sweep.dir) / job_identity(verb, config)
 
 
+def wanted_precision(config: build.Config, path: Path | None) -> str:
+    """What the configuration asks for; for a sweep's job that goes on, `auto` is what it was when it began."""
+    if config["precision"] == "auto" and path and (path / "run.json").exists():
+        return str(OmegaConf.load(path / "config.yaml").precision)
+    return str(config["precision"])
+
+
 def open_folder(cfg: DictConfig, config: build.Config, root: Path, name: str, processes: Processes) -> RunFolder:
     """The folder of the run: opened by the first process, which alone writes in it; the others know its path."""
     folder = _opened(cfg, config, root, name) if processes.first else None
@@ -148,7 +155,7 @@ def test(
                 | {"episodes": cfg.evaluation.val_episodes, "best_step": progress.best["step"]})
         if progress.best else None,
         "paper": result.verdict(config["paper"], done.mean.value, done.mean.ci95),
-        "protocol": result.protocol(images, algorithm, protocol_facts(cfg, which)),
+        "protocol": result.protocol(images, algorithm, protocol_facts(cfg, which, sampler)),
         "timing": {
             "train_seconds": progress.seconds,
             "seconds_per_step": progress.seconds / steps,
@@ -181,9 +188,9 @@ def short(node: Mapping[str, Any]) -> str:
     return str(node["_target_"]).rsplit(".", 1)[-1].lower()
 
 
-def protocol_facts(cfg: DictConfig, which: str) -> dict[str, Any]:
+def protocol_facts(cfg: DictConfig, which: str, sampler: EpisodeSampler) -> dict[str, Any]:
     return {"queries": cfg.queries, "checkpoint_rule": which, "within_groups": cfg.within_groups,
-            "eval_seed": cfg.eval_seed}  # fmt: skip
+            "skipped_groups": sampler.skipped_groups, "eval_seed": cfg.eval_seed}  # fmt: skip
 
 
 def named_mean(mean: Any) -> dict[str, float]:

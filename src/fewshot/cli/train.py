@@ -59,6 +59,8 @@ def train(cfg: DictConfig, stop: Any) -> None:
     images = build.load_images(cfg).on(machine.device)
     context = build.data_context(cfg, images)
     algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device)
+    machine = build.with_precision(machine, record.wanted_precision(config, path), algorithm)
+    config["precision"] = machine.precision  # config.yaml and the identity state what computes, not `auto`
     if machine.dtype is not None and algorithm.double_backward:
         raise InputError(
             "precision=bf16 changes a second-order meta-gradient by about 30 %; "

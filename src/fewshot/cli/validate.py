@@ -4,6 +4,7 @@ The reference is the same configuration with the same group choices but no value
 in it, and a value must be of the type it has there (null: any type).
 """
 
+import dataclasses
 import difflib
 import itertools
 import re
@@ -25,13 +26,13 @@ from fewshot.errors import InputError
 
 LEAST = {
     "ways": 2, "train_ways": 2, "shots": 1, "train_shots": 1, "queries": 1, "train_queries": 1,
-    "evaluation.episodes": 1, "evaluation.val_episodes": 1, "evaluation.tasks": 1, "threads": 1,
+    "evaluation.episodes": 2, "evaluation.val_episodes": 2, "evaluation.tasks": 1, "threads": 1,
     "trainer.steps": 0, "trainer.val_every": 0, "trainer.log_every": 1, "trainer.checkpoint_every": 1,
 }  # fmt: skip
 NEEDED = ("dataset", "backbone", "algorithm", "trainer")
 # References by their choices: the jobs of a sweep share few of them, and each takes 0.2 s.
 _COMPOSED: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ...], DictConfig]] = WeakKeyDictionary()
-CHOICES = {"precision": ("fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
+CHOICES = {"precision": ("auto", "fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
 
 
 def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = None) -> None:
@@ -96,8 +97,8 @@ def _null_error(config_name: str, overrides: list[str]) -> str | None:
     """`paper.accuracy=3` or `paper={...}` while paper is null."""
     reference = next(_references(config_name, overrides))
     for word in overrides:
-        key = re.split(r"[.=]", word.lstrip("+"), maxsplit=1)[0]
-        if key in reference and reference[key] is None:
+        match = re.match(r"\+*(\w+)(\.|=\{)", word)  # a key below it, or a group of keys
+        if match and (key := match[1]) in reference and reference[key] is None:
             return f"{word}: '{key}' is null and has no keys to set; give it in a YAML file, as conf/experiment does"
     return None
 
@@ -108,6 +109,13 @@ def _value_error(error: Exception) -> str:
     if match := re.fullmatch(r"Could not override '([^']+)'\. No match in the defaults list\.?", what):
         return f"{match[1]} cannot be chosen here; its keys can be set: {match[1]}.KEY=VALUE"
     place = getattr(cause, "full_key", None)
+    if match := re.match(r"Key '([^']+)' not in", what):
+        known = [f.name for f in dataclasses.fields(cause.object_type)]  # type: ignore[attr-defined]
+        return unknown_key(str(place), [f"{str(place).rpartition('.')[0]}.{name}" for name in known])
+    if match := re.match(r"Value '(.*)' of type '(\w+)' could not be converted to (\w+)", what):
+        kinds = {"str": str, "int": int, "Integer": int, "float": float, "Float": float, "bool": bool, "Boolean": bool}
+        have, wanted = (_name(kinds[word]()) if word in kinds else word for word in match.group(2, 3))
+        return f"{place}={match[1]} is {have}, expected {wanted}"
     return f"{place}: {what}" if place and place not in what else what
 
 
@@ -135,9 +143,8 @@ def _options(group: str) -> list[str]:
     """The names that can be chosen for a group, those of its folders as `folder/name`."""
     loader = GlobalHydra.instance().config_loader()
     below = loader.get_group_options(group, ObjectType.GROUP)
-    return loader.get_group_options(group, ObjectType.CONFIG) + [
-        f"{name}/{option}" for name in below for option in _options(f"{group}/{name}")
-    ]
+    own = [name for name in loader.get_group_options(group, ObjectType.CONFIG) if not name.endswith("_schema")]
+    return own + [f"{name}/{option}" for name in below for option in _options(f"{group}/{name}")]
 
 
 def _references(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:

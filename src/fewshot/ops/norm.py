@@ -205,11 +205,22 @@ def norm_parameters(module: nn.Module) -> list[str]:
     return [f"{name}.{p}" for name, m in layers for p, _ in m.named_parameters()]
 
 
+def tracking(module: nn.Module) -> dict[str, nn.Module]:
+    """PyTorch's layers that write running statistics in place, by name: they cannot be mapped over tasks."""
+    fused = nn.modules.batchnorm._NormBase
+    return {name: m for name, m in module.named_modules() if isinstance(m, fused) and m.track_running_stats}
+
+
 def refuse_tracking(module: nn.Module) -> None:
-    """Layers that write running statistics in place cannot be mapped over tasks."""
-    for name, m in module.named_modules():
-        if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats:
-            raise InputError(
-                f"backbone layer '{name}' is torch.nn.{type(m).__name__}, whose running statistics cannot be "
-                f"kept per task; use fewshot.ops.norm.BatchNorm, or fewshot.ops.norm.convert(net) for all layers"
-            )
+    """InputError for the first of these layers."""
+    for name, m in tracking(module).items():
+        raise InputError(
+            f"backbone layer '{name}' is torch.nn.{type(m).__name__}, whose running statistics cannot be "
+            f"kept per task; use fewshot.ops.norm.BatchNorm, or fewshot.ops.norm.convert(net) for all layers"
+        )
+
+
+def stop_tracking(module: nn.Module) -> None:
+    """These layers normalise with the batch at hand from now on; they have no buffers any more."""
+    for m in tracking(module).values():
+        m.track_running_stats, m.running_mean, m.running_var = False, None, None  # type: ignore[assignment]

@@ -13,6 +13,7 @@ from fewshot.ops.processes import ALONE, Processes
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 _GIB = 1 << 30
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def keep_freed_memory() -> bool:
@@ -63,10 +64,32 @@ def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     return device
 
 
+def has_matrix_units(device: torch.device) -> bool:
+    """Whether products of bf16 are the fast ones there: AMX of a CPU, or CUDA of compute capability 8.0 on.
+
+    Where PyTorch is too old to tell of its CPU (`torch.cpu.get_capabilities`), there are none.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return bool(capabilities and capabilities().get("amx_bf16"))
+
+
+def pick_precision(wanted: str, device: torch.device, *, auto: str) -> str:
+    """auto | fp32 | tf32 | bf16 -> what it comes to on `device`: fp32, tf32 or bf16.
+
+    auto: what `auto` stands for where the device has matrix units; fp32 elsewhere. tf32 is there on CUDA only.
+    """
+    if wanted not in ("auto", *PRECISIONS):
+        raise InputError(f"precision={wanted} is unknown; use auto, fp32, tf32 or bf16")
+    units = has_matrix_units(device)
+    if wanted == "auto":
+        wanted = auto if units else "fp32"
+    return "fp32" if wanted == "tf32" and not (units and device.type == "cuda") else wanted
+
+
 def set_precision(precision: str) -> torch.dtype | None:
     """fp32 | tf32 | bf16: sets the matrix mode; returns the autocast dtype, None for no autocast."""
-    if precision not in ("fp32", "tf32", "bf16"):
-        raise InputError(f"precision={precision} is unknown; use fp32, tf32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
     return torch.bfloat16 if precision == "bf16" else None
