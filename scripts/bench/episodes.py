@@ -77,7 +77,7 @@ def maml_episode(net: Any, shape: Shape, support_x: Any, support_y: Any, query_x
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(__doc__, argv)
-    cases = [("protonet", Shape("pool", queries=5)), ("protonet", Shape("pool", queries=15)),
+    cases = [("protonet", Shape("pool", queries=1)), ("protonet", Shape("pool", queries=5)), ("protonet", Shape("pool", queries=15)),
              ("maml", Shape("stride", queries=1)), ("maml", Shape("stride", queries=15)),
              ("maml", Shape("pool", queries=1))]  # fmt: skip
     episodes, looped = (4, 2) if args.quick else (1000, 100)
