@@ -77,9 +77,9 @@ def maml_episode(net: Any, shape: Shape, support_x: Any, support_y: Any, query_x
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(__doc__, argv)
-    cases = [("protonet", Shape("pool", queries=1)), ("protonet", Shape("pool", queries=5)), ("protonet", Shape("pool", queries=15)),
-             ("maml", Shape("stride", queries=1)), ("maml", Shape("stride", queries=15)),
-             ("maml", Shape("pool", queries=1))]  # fmt: skip
+    kinds = [("protonet", "pool", 1), ("protonet", "pool", 5), ("protonet", "pool", 15),
+             ("maml", "stride", 1), ("maml", "stride", 15), ("maml", "pool", 1)]  # fmt: skip
+    cases = [(algorithm, Shape(network, queries=queries)) for algorithm, network, queries in kinds]
     episodes, looped = (4, 2) if args.quick else (1000, 100)
     rows: list[Row] = []
     for algorithm, shape in cases:
