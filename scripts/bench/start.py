@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from measuring import Row, alone, arguments, report
 
 ONE_STEP = [
-    "trainer.steps=1", "trainer.val_every=0", "trainer.log_every=1", "evaluation.episodes=1", "logger=console",
+    "trainer.steps=1", "trainer.val_every=0", "trainer.log_every=1", "evaluation.episodes=2", "logger=console",
     "resume=false",
 ]  # fmt: skip
 RUNS = {

@@ -16,8 +16,9 @@ norm_statistics says what batch norm sees: `batch` each batch it is given, at te
 transductive); `support` the support set's statistics for the queries as well; `running` batch in training,
 running averages (of the adapted queries, over tasks) at validation and test.
 
-Differences from the paper: the outer objective is the mean over tasks, not the sum (Adam does not see it), and the
-inner loss the mean over images unless told otherwise: loss_reduction `sum_over_shot` sums (1)'s loss over classes as the authors' code does: N times the mean.
+Differences from the paper: the outer objective is the mean over tasks, not the sum (Adam does not see it), and
+the inner loss the mean over images; loss_reduction `sum_over_shot` sums (1)'s loss over classes as the authors' code
+does: N times the mean.
 task_chunk and checkpoint_inner trade time for memory; the gradient stays what it is.
 """
 
