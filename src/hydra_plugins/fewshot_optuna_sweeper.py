@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: a search that goes on where it stopped. Needs the extra: pip install 'fewshot[optuna]'.
+"""`hydra/sweeper=optuna`: a search that goes on where it stopped. Needs the extra `optuna`.
 
 Hydra imports this file whenever it starts; what the sweeper does is in `fewshot.cli.sweep.search`.
 """

@@ -78,7 +78,7 @@ def test_a_failure_costs_one_warning(tmp_path, capsys, monkeypatch):
 
 def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'fewshot\[tensorboard\]'"):
+    with pytest.raises(InputError, match="pip install tensorboard, or"):
         TensorBoard()
 
 

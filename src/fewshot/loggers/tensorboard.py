@@ -23,7 +23,7 @@ class TensorBoard:
         if importlib.util.find_spec("tensorboard") is None:
             raise InputError(
                 "logger=tensorboard needs the package tensorboard, which is not installed; "
-                "pip install 'fewshot[tensorboard]', or leave tensorboard out of logger=[...]"
+                "pip install tensorboard, or leave tensorboard out of logger=[...]"
             )
         self.flush_seconds = flush_seconds
         self._writer: SummaryWriter | None = None

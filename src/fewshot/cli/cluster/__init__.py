@@ -11,6 +11,4 @@ from fewshot.errors import InputError
 def needs(package: str, *, extra: str) -> None:
     """InputError where an engine is not installed."""
     if find_spec(package) is None:
-        raise InputError(
-            f"hydra/launcher={extra} needs {package}, which is not installed: pip install 'fewshot[{extra}]'"
-        )
+        raise InputError(f"hydra/launcher={extra} needs {package}, which is not installed: pip install {package}")

@@ -69,7 +69,7 @@ def _open(folder: Path, settings: Settings) -> "Study":
         import optuna
         from optuna.study import StudyDirection
     except ImportError as error:
-        raise InputError("hydra/sweeper=optuna needs the extra: pip install 'fewshot[optuna]'") from error
+        raise InputError("hydra/sweeper=optuna needs optuna, which is not installed: pip install optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{folder.resolve()}/search.db"
