@@ -43,11 +43,11 @@ class Stated(Algorithm):
 def test_protocol_says_what_moves_a_number(make_images: Callable[..., ImageSet]) -> None:
     images = make_images([5, 5])
     object.__setattr__(images, "protocol", {"rotations": "task", "inverted": True})
-    test = {"queries": 15, "checkpoint_rule": "best", "within_groups": False, "eval_seed": 7}
+    test = {"queries": 15, "checkpoint_rule": "best", "within_groups": False, "skipped_groups": 1, "eval_seed": 7}
     assert result.protocol(images, Stated(), test) == {
         "norm_statistics": None, "queries_per_class": 15, "rotations": "task", "resize": None, "inverted": True,
         "split_hash": images.split_hash(), "checkpoint_rule": "best", "inner_steps_eval": 3, "distance": "cosine",
-        "within_groups": False, "transductive": True, "eval_seed": 7,
+        "within_groups": False, "skipped_groups": 1, "transductive": True, "eval_seed": 7,
     }  # fmt: skip
 
 

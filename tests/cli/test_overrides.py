@@ -39,9 +39,9 @@ from fewshot.errors import InputError
         ("~dataset", "the configuration has no dataset; choose one: dataset=NAME"),
         ("~trainer", "the configuration has no trainer"),
         # types, in the schema and by the default in a group
-        ("shots=abc", "shots: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("shots=abc", "shots=abc is a text, expected a whole number"),
         ("shots=null", "field 'shots' is not Optional"),
-        ("seed=1.5", "seed: Value '1.5' of type 'float'"),
+        ("seed=1.5", "seed=1.5 is a number, expected a whole number"),
         ("algorithm.inner_steps=abc", "algorithm.inner_steps=abc is a text, expected a whole number like the default"),
         ("algorithm.inner_lr=abc", "algorithm.inner_lr=abc is a text, expected a number like the default"),
         ("algorithm.first_order=1", "algorithm.first_order=1 is a whole number, expected true or false"),
