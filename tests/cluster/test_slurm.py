@@ -128,7 +128,7 @@ def test_a_sweep_of_six_two_of_them_interrupted(cluster: slurm.Slurm, here: Path
         first, second = begun()
         ids = json.loads((folder / "slurm" / "jobs.json").read_text())
         arrays = Counter(ident.split("_")[0] for ident in ids.values())
-        assert sorted(arrays.values()) == [2, 4], "arrays of at most four"
+        assert len(arrays) == 2 and max(arrays.values()) <= 4, "arrays of at most four"
 
         cluster.run("scancel", "--signal=USR2", ids[second.name])  # as --signal does before the time limit
         until(lambda: cluster.jobs()[ids[second.name]]["Restarts"] == "1", 30, "the requeue")
