@@ -27,6 +27,7 @@ def built(words: Sequence[str], *, size: int = 28, dtype: str = "float32", class
     machine = build.start_machine(build.plain(cfg))
     context = {"image_shape": [1, size, size], "train_classes": classes}
     algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device, getattr(torch, dtype))
+    machine = build.with_precision(machine, cfg.precision if dtype == "float32" else "fp32", algorithm)
     trainer = build.make_trainer(cfg)
     step = OuterStep(
         algorithm, trainer.make_optimizer(list(algorithm.parameters())), device=machine.device, dtype=machine.dtype,
