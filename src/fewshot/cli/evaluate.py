@@ -79,21 +79,18 @@ def job(cfg: DictConfig) -> int:
     record.save_episodes(folder, done)
     record.save_shown(folder, done, algorithm, sampler, images, machine)
     published = config["paper"] if config["paper"] != trained["paper"] else None  # the run's own is of its own test
-    outcome = (
-        record.head(cfg, name, split, step)
-        | names
-        | {
-            "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
-            "baselines": {"raw_pixels": record.named_mean(raw_pixels(sampler, **options))},
-            "test": done.summary(),
-            "val": None,
-            "paper": result.verdict(published, done.mean.value, done.mean.ci95),
-            "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which), sampler)),
-            "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
-            "environment": result.environment(machine.device, machine.precision),
-            "run": str(run.path),
-        }
-    )
+    asked = record.head(cfg, name, split, step) | names
+    outcome = asked | {
+        "train": {key: trained[f"train_{key}"] for key in ("ways", "shots", "queries")},
+        "baselines": {"raw_pixels": record.named_mean(raw_pixels(sampler, **options))},
+        "test": done.summary(),
+        "val": None,
+        "paper": result.verdict(published, done.mean.value, done.mean.ci95),
+        "protocol": result.protocol(images, algorithm, record.protocol_facts(cfg, str(which), sampler)),
+        "timing": {"test_episodes_per_second": len(done.accuracy) / done.seconds},
+        "environment": result.environment(machine.device, machine.precision),
+        "run": str(run.path),
+    }
     folder.write_result(outcome)
     folder.close()
     show.result_table(outcome, folder.path)
