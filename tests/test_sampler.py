@@ -307,7 +307,10 @@ def test_cuda_draws_the_same_episodes(make_images: Make) -> None:
     cuda = torch.device("cuda")
     options = {"ways": 3, "shots": 2, "queries": 3, "seed": 0, "within_groups": True}
     ours, theirs = (EpisodeSampler(images, "train", **options, device=d).sample(0, 200) for d in (CPU, cuda))
-    assert same(ours, Episode(*[t.cpu() for t in theirs]))
+    for name, mine, other in zip(ours._fields, ours, theirs, strict=True):
+        scale = 255 if name.endswith("_x") else 1  # the same pixels: CUDA divides by 255 as a product, an ulp beside
+        assert torch.equal((scale * mine).round(), (scale * other.cpu()).round()), name
+        torch.testing.assert_close(mine, other.cpu(), rtol=2e-7, atol=0)
     a, b = (MinibatchStream(images, "train", batch_size=9, seed=0, device=d).batch(20) for d in (CPU, cuda))
-    assert torch.equal(a.x, b.x.cpu())
+    torch.testing.assert_close(a.x, b.x.cpu(), rtol=2e-7, atol=0)
     assert torch.equal(a.y, b.y.cpu())

@@ -83,7 +83,7 @@ def test_devices_without_cuda() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_devices_with_two_gpus() -> None:
-    assert runtime.pick_device("auto") == torch.device("cuda")
+    assert runtime.pick_device("auto") == torch.device("cuda:0")
     assert runtime.pick_device("cpu") == CPU
     assert runtime.pick_device("1") == runtime.pick_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(InputError, match=r"device=cuda:2, but this machine has 2 CUDA device\(s\)"):

@@ -40,7 +40,7 @@ def threads_per_process(local_size: int) -> int:
 def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     """auto | cpu | cuda | cuda:<index> -> the device; asking for one that is not there is the user's error.
 
-    Of several processes each gets a CUDA device of its own, and none may name one.
+    A CUDA device has its index, which torch.cuda.set_device asks for. Of several processes each gets a CUDA device of its own, and none may name one.
     """
     if processes.size > 1 and wanted not in ("auto", "cpu", "cuda"):
         raise InputError(f"device={wanted} names one device for {processes.size} processes; use auto, cuda or cpu")
@@ -61,7 +61,7 @@ def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= have:
         there = f"{have} CUDA device(s)" if have else "no CUDA device"
         raise InputError(f"device={wanted}, but this machine has {there}; use device=auto or device=cpu")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def has_matrix_units(device: torch.device) -> bool:
