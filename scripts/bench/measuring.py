@@ -77,7 +77,7 @@ def measure(
     """
     memory = Memory(device)
     warm = timed(step, device)
-    first = None if net is None else [p.grad.detach().cpu().contiguous().numpy().copy() for p in net.parameters()]
+    first = None if net is None else _gradients(net)
     for _ in range(0 if quick or warm > seconds / 2 else 2):
         timed(step, device)
     best: tuple[float, float] | None = None  # others, seconds
@@ -90,6 +90,13 @@ def measure(
             break
     assert best is not None
     return Measured(1e3 * best[1], memory.peak_mb(), best[0], first)
+
+
+def _gradients(net: nn.Module) -> list[Any]:
+    from plain import idle_biases
+
+    own = [p.grad for name, p in net.named_parameters() if name not in idle_biases(net)]
+    return [g.detach().cpu().contiguous().numpy().copy() for g in own if g is not None]
 
 
 class Load:

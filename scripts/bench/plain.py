@@ -1,7 +1,7 @@
 """The other side in plain PyTorch, as users of other libraries have it: nothing of fewshot, no set-up of any kind.
 
 NCHW float32, torch.nn layers, PyTorch's own allocator and threads. Weights and tasks are drawn here for both
-sides: the same numbers in the same order of parameters (convolution, norm, ..., head).
+sides: the same numbers in the same order of parameters (kernel, scale, shift, ..., head).
 """
 
 from typing import NamedTuple
@@ -50,12 +50,20 @@ def placed(module: nn.Module, shape: Shape) -> nn.Module:
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in module.named_parameters():
+            if name in idle_biases(module):
+                p.zero_()
+                continue
             noise = torch.randn(p.shape, generator=draw, dtype=torch.float64)
             if p.ndim > 1:  # He et al. 2015
                 p.copy_(noise * (2 / p[0].numel()) ** 0.5)  # by value: the other side may have another layout
             else:
                 p.copy_(0.1 * noise + (1 if name.endswith("weight") else 0))  # a norm's scale; a bias
     return module
+
+
+def idle_biases(module: nn.Module) -> set[str]:
+    """Names of the convolutions' biases, which do nothing in front of batch norm: ours has none."""
+    return {f"{name}.bias" for name, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None}
 
 
 def random_tasks(shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor]:

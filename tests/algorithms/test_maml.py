@@ -435,8 +435,8 @@ def test_statistics_of_the_support_set_serve_the_queries() -> None:
         z = batch.support_x[index]
         q = query_x
         for i in range(2):
-            p = {key: params[f"backbone.blocks.{i}.{key}"] for key in ("0.weight", "0.bias", "1.weight", "1.bias")}
-            z, q = (F.conv2d(x, p["0.weight"], p["0.bias"], padding=1) for x in (z, q))
+            p = {key: params[f"backbone.blocks.{i}.{key}"] for key in ("0.weight", "1.weight", "1.bias")}
+            z, q = (F.conv2d(x, p["0.weight"], padding=1) for x in (z, q))
             mean, var = z.mean((0, 2, 3), keepdim=True), z.var((0, 2, 3), correction=0, keepdim=True)
             scale, shift = p["1.weight"].view(1, -1, 1, 1), p["1.bias"].view(1, -1, 1, 1)
             z, q = (F.max_pool2d(F.relu((x - mean) / (var + 1e-5).sqrt() * scale + shift), 2) for x in (z, q))
@@ -465,9 +465,7 @@ def test_running_statistics_train_on_the_batch_and_test_on_the_average() -> None
     seen: list[Tensor] = []
     for x, y, query_x, _ in zip(*batch[:4], strict=True):
         params = adapted_by_loop(model, x, y, steps=1, rate=lambda name, step: 0.3)
-        seen.append(
-            F.conv2d(query_x, params["backbone.blocks.0.0.weight"], params["backbone.blocks.0.0.bias"], padding=1)
-        )
+        seen.append(F.conv2d(query_x, params["backbone.blocks.0.0.weight"], padding=1))
     layer = model.backbone.blocks[0][1]
     layer.running_mean.zero_(), layer.running_var.fill_(1)  # the loop moved them
     model(batch)

@@ -22,7 +22,7 @@ def test_a_linear_layer_and_relu_follow_the_blocks() -> None:
     torch.testing.assert_close(
         net(x), nn.functional.relu(nn.functional.linear(net.features(x), net.linear.weight, net.linear.bias))
     )
-    blocks = (9 + 1) * 64 + 3 * (9 * 64 + 1) * 64 + 4 * 2 * 64
+    blocks = 9 * 64 + 3 * 9 * 64 * 64 + 4 * 2 * 64
     assert sum(p.numel() for p in net.parameters()) == blocks + 65 * 64
 
 

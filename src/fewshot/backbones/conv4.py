@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
+from fewshot.ops.mapped import max_pool
 from fewshot.ops.norm import NORMS
 
 MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Sigmoid, nn.Tanh)  # their maximum is that of the largest
@@ -20,6 +21,7 @@ class Conv4(nn.Module):
         convolution, MAML on Omniglot).
     readout: "flatten", or "mean" over the positions (MAML's 28x28 net with strides).
     norm: batch | layer | instance | group | none. norm_scale: false leaves out batch norm's scale (MAML).
+        In front of batch and instance norm, which would subtract it again, a convolution has no bias.
     activation: a module; each block gets its own copy.
     """
 
@@ -56,13 +58,13 @@ class Conv4(nn.Module):
             stride = 2 if downsampling == "stride" else 1
             options = {"eps": norm_eps} | ({"scale": norm_scale} if norm == "batch" else {})
             block = [
-                nn.Conv2d(channels, filters, 3, stride=stride, padding=1),
+                nn.Conv2d(channels, filters, 3, stride=stride, padding=1, bias=norm not in ("batch", "instance")),
                 NORMS[norm](filters, **options),
                 copy.deepcopy(activation),
             ]
             if downsampling == "pool":
                 first = isinstance(activation, MONOTONE)  # the same values and gradients from a quarter of the work
-                block.insert(2 if first else 3, nn.MaxPool2d(2))
+                block.insert(2 if first else 3, MaxPool())
             layers.append(nn.Sequential(*block))
             channels = filters
         self.blocks = nn.Sequential(*layers)
@@ -74,6 +76,13 @@ class Conv4(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(x)  # [B, filters, h, w]
         return x.mean((2, 3)) if self.readout == "mean" else x.flatten(1)
+
+
+class MaxPool(nn.Module):
+    """2x2, as torch.nn.MaxPool2d(2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return max_pool(x)
 
 
 def _choose(name: str, value: str, among: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
+from fewshot.ops.mapped import batch_norm
 
 
 class BatchNorm(nn.Module):
@@ -52,7 +53,7 @@ class BatchNorm(nn.Module):
             factor = (self.running_var + self.eps).rsqrt()
             y = scale_and_shift(x, factor, -self.running_mean * factor)
         elif self.statistics == "batch":
-            y = F.batch_norm(x, None, None, training=True, eps=self.eps)
+            return batch_norm(x, weight, bias, self.eps)
         else:  # not mapped over tasks while it trains, so scale and shift may go along in PyTorch's one pass
             fused = weight, (None if weight is None else bias)  # a shift alone fails in second order
             y = F.batch_norm(

@@ -40,7 +40,8 @@ def threads_per_process(local_size: int) -> int:
 def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     """auto | cpu | cuda | cuda:<index> -> the device; asking for one that is not there is the user's error.
 
-    A CUDA device has its index, which torch.cuda.set_device asks for. Of several processes each gets a CUDA device of its own, and none may name one.
+    A CUDA device has its index, which torch.cuda.set_device asks for. Of several processes each gets a CUDA
+    device of its own, and none may name one.
     """
     if processes.size > 1 and wanted not in ("auto", "cpu", "cuda"):
         raise InputError(f"device={wanted} names one device for {processes.size} processes; use auto, cuda or cpu")
