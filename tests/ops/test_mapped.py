@@ -1,14 +1,15 @@
-"""Batch norm and pooling with derivatives of their own: those of the formulas, whoever holds the tasks' axis."""
+"""Convolution, batch norm and pooling with derivatives of their own: those of the formulas, whoever holds the tasks' axis."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.func import grad, vmap
-from torch.nn.functional import max_pool2d
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import conv2d, max_pool2d
 
-from fewshot.ops.mapped import batch_norm, max_pool
+from fewshot.ops.mapped import Conv2d, batch_norm, max_pool
 
 TASKS, IMAGES, CHANNELS = 5, 4, 3
 
@@ -57,6 +58,40 @@ def test_of_equal_ones_the_first_counts() -> None:
     max_pool(x).sum().backward()
     max_pool2d(same, 2).sum().backward()
     assert torch.equal(x.grad, same.grad)
+
+
+GEOMETRIES = [  # channels in and out, then as torch.nn.Conv2d has them
+    (3, 4, {"stride": 1, "padding": 1}),
+    (3, 4, {"stride": 2, "padding": 1}),
+    (4, 6, {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 2), "groups": 2}),
+]
+
+
+@pytest.mark.parametrize(("channels", "out", "options"), GEOMETRIES)
+def test_convolution_and_two_derivatives(channels: int, out: int, options: dict[str, Any]) -> None:
+    ours, theirs = (kind(channels, out, 3, **options).double() for kind in (Conv2d, nn.Conv2d))
+    theirs.load_state_dict(ours.state_dict())
+    x = drawn(2, channels, 6, 5)
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert torch.autograd.gradcheck(lambda *_: ours(x), (x, *ours.parameters()))
+    assert torch.autograd.gradgradcheck(lambda *_: ours(x), (x, *ours.parameters()))
+
+
+@pytest.mark.parametrize(("channels", "out", "options"), GEOMETRIES)
+@pytest.mark.parametrize("shared", ["none", "weight", "x"])
+def test_tasks_at_once_convolve_as_each_alone(channels: int, out: int, options: dict[str, Any], shared: str) -> None:
+    layer = Conv2d(channels, out, 3, bias=False, **options).double()
+    given = {"weight": drawn(TASKS, *layer.weight.shape), "x": drawn(TASKS, 2, channels, 6, 5)}
+    axes = tuple(None if name == shared else 0 for name in given)
+    args = tuple(t[0] if axis is None else t for t, axis in zip(given.values(), axes, strict=True))
+    results = []
+    for convolve in (lambda w, x: functional_call(layer, {"weight": w}, x), lambda w, x: conv2d(x, w, **options)):
+        inner = grad(lambda w, x, convolve=convolve: (convolve(w, x).tanh() ** 2).sum(), argnums=(0, 1))
+        gs = vmap(inner, in_dims=axes)(*args)
+        outer = torch.autograd.grad(sum((g**3).sum() for g in gs), tuple(given.values()))
+        results.append([*gs, *outer])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("shared", ["none", "weight", "bias", "x"])

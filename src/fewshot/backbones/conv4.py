@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
-from fewshot.ops.mapped import max_pool
+from fewshot.ops.mapped import Conv2d, max_pool
 from fewshot.ops.norm import NORMS
 
 MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Sigmoid, nn.Tanh)  # their maximum is that of the largest
@@ -58,7 +58,7 @@ class Conv4(nn.Module):
             stride = 2 if downsampling == "stride" else 1
             options = {"eps": norm_eps} | ({"scale": norm_scale} if norm == "batch" else {})
             block = [
-                nn.Conv2d(channels, filters, 3, stride=stride, padding=1, bias=norm not in ("batch", "instance")),
+                Conv2d(channels, filters, 3, stride=stride, padding=1, bias=norm not in ("batch", "instance")),
                 NORMS[norm](filters, **options),
                 copy.deepcopy(activation),
             ]

@@ -1,15 +1,19 @@
-"""Batch norm and max-pooling with first and second derivatives of their own, also under `vmap`. Layer 0.
+"""Convolution, batch norm and max-pooling for many tasks in one batch. Layer 0.
 
-For T tasks with weights of their own PyTorch runs a convolution over images [B, T*C, H, W]. The layers between the
-convolutions here stay in that layout: each task's channels are channels of their own, nothing is copied. PyTorch's
-own rules move the tasks to the front and back, and write out batch norm's second derivative pass by pass.
+T tasks with weights of their own are one convolution with T groups over images [B, T*C, H, W]. Under `vmap` all three
+stay in that layout, one layer after the other, and nothing is copied; PyTorch's own rules move the tasks to the front
+and back. And all three have second derivatives of their own: of a convolution PyTorch makes another one with an image
+as its kernel, of batch norm a dozen passes over the images.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
+
+Geometry = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -71,7 +75,8 @@ class _BatchNormBackward(Function):
     def backward(ctx: Any, v: Tensor, u: Tensor, s: Tensor) -> Any:
         """v, u, s come in for (by x, by w, by b). With P(v) = r (v - <v> - x' <v x'>), which is its own adjoint:
 
-        by g: w P(v) + u x' + s; by w: n <v P(g)>; by x: P(h) - w r x' <v P(g)>, where h = u g - w r (v <g x'> + g <v x'>).
+        by g: w P(v) + u x' + s; by w: n <v P(g)>; by x: P(h) - w r x' <v P(g)>
+        where h = u g - w r (v <g x'> + g <v x'>).
         """
         g, x, weight, mean, inverse, gx, g1 = ctx.saved_tensors  # gx = n <g x'>, g1 = n <g>
         n, axes = x.numel() // x.shape[1], [0, *range(2, x.ndim)]
@@ -129,10 +134,7 @@ class _MaxPoolBackward(Function):
 
     @staticmethod
     def forward(g: Tensor, where: Tensor, shape: tuple[int, int]) -> Tensor:
-        layout = (
-            torch.channels_last if where.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        )
-        x = torch.empty((*g.shape[:2], *shape), dtype=g.dtype, device=g.device, memory_format=layout)  # a mere shape
+        x = _mere_shape((*g.shape[:2], *shape), where, g.dtype)
         return torch.ops.aten.max_pool2d_with_indices_backward(g, x, [2, 2], [2, 2], [0, 0], [1, 1], False, where)
 
     @staticmethod
@@ -162,6 +164,135 @@ def _parted(t: Tensor, tasks: int) -> Tensor:
     return t.unflatten(1 if t.ndim > 1 else 0, (tasks, -1))
 
 
+def _mere_shape(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory that nobody touches, in the layout of `like`, for functions that ask for a tensor's shape."""
+    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
+
+
 def _column(t: Tensor, like: Tensor) -> Tensor:
     """[C] -> [C, 1, 1], to go with [B, C, H, W]."""
     return t.view(-1, *[1] * (like.ndim - 2))
+
+
+class Conv2d(nn.Conv2d):
+    """torch.nn.Conv2d with zero padding, whose derivatives of every order are the library's own three kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        y = _Conv.apply(x, self.weight, geometry)
+        return y if self.bias is None else y + _column(self.bias, y)
+
+
+# A convolution y = Conv(x, w) is linear in both. Its derivatives are two more such products, and theirs are these
+# three again: by x, Input(g, w); by w, Weight(x, g). PyTorch makes a convolution of its own for the second ones,
+# with an image as its kernel.
+
+
+class _Conv(Function):
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+        stride, padding, dilation, groups = geometry
+        return torch.conv2d(x, w, None, stride, padding, dilation, groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, w, ctx.geometry = inputs
+        ctx.save_for_backward(x, w)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (x, w), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _ConvInput.apply(g, w, x.shape[-2:], ctx.geometry) if wanted[0] else None,
+            _ConvWeight.apply(x, g, w.shape[-2:], ctx.geometry) if wanted[1] else None,
+            None,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Any:
+        tasks = info.batch_size
+        if in_dims[1] is None:
+            return _stacked(lambda x: _Conv.apply(x, w, geometry), x, in_dims[0])
+        y = _Conv.apply(_joined(x, in_dims[0], tasks), w.movedim(in_dims[1], 0).flatten(0, 1), _times(geometry, tasks))
+        return _parted(y, tasks), 1
+
+
+class _ConvInput(Function):
+    """g [B, O, h, w], w [O, C, ...] -> like x [B, C, *size]."""
+
+    @staticmethod
+    def forward(g: Tensor, w: Tensor, size: Sequence[int], geometry: Geometry) -> Tensor:
+        x = _mere_shape((len(g), geometry[3] * w.shape[1], *size), g)
+        return _convolution_backward(g, x, w, geometry, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        g, w, _, ctx.geometry = inputs
+        ctx.save_for_backward(g, w)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:
+        (g, w), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _Conv.apply(v, w, ctx.geometry) if wanted[0] else None,
+            _ConvWeight.apply(v, g, w.shape[-2:], ctx.geometry) if wanted[1] else None,
+            None, None,
+        )  # fmt: skip
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, g: Tensor, w: Tensor, size: Sequence[int], geometry: Geometry) -> Any:
+        tasks = info.batch_size
+        if in_dims[1] is None:
+            return _stacked(lambda g: _ConvInput.apply(g, w, size, geometry), g, in_dims[0])
+        flat = _joined(g, in_dims[0], tasks), w.movedim(in_dims[1], 0).flatten(0, 1)
+        return _parted(_ConvInput.apply(*flat, size, _times(geometry, tasks)), tasks), 1
+
+
+class _ConvWeight(Function):
+    """x [B, C, H, W], g [B, O, h, w] -> like w [O, C / groups, *size]."""
+
+    @staticmethod
+    def forward(x: Tensor, g: Tensor, size: Sequence[int], geometry: Geometry) -> Tensor:
+        w = _mere_shape((g.shape[1], x.shape[1] // geometry[3], *size), x)
+        return _convolution_backward(g, x, w, geometry, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, g, _, ctx.geometry = inputs
+        ctx.save_for_backward(x, g)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:
+        (x, g), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _ConvInput.apply(g, v, x.shape[-2:], ctx.geometry) if wanted[0] else None,
+            _Conv.apply(x, v, ctx.geometry) if wanted[1] else None,
+            None, None,
+        )  # fmt: skip
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, g: Tensor, size: Sequence[int], geometry: Geometry) -> Any:
+        tasks = info.batch_size
+        flat = [_joined(t, axis, tasks) for t, axis in zip((x, g), in_dims, strict=False)]
+        return _ConvWeight.apply(*flat, size, _times(geometry, tasks)).unflatten(0, (tasks, -1)), 0
+
+
+def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
+    """The derivative by x (0) or by w (1)."""
+    stride, padding, dilation, groups = geometry
+    mask = [which == 0, which == 1, False]
+    return torch.ops.aten.convolution_backward(
+        g, x, w, None, stride, padding, dilation, False, [0, 0], groups, mask
+    )[which]  # fmt: skip
+
+
+def _times(geometry: Geometry, tasks: int) -> Geometry:
+    return *geometry[:3], geometry[3] * tasks
+
+
+def _stacked(function: Callable[[Tensor], Tensor], t: Tensor, axis: int) -> Any:
+    """What all tasks share goes over [B*T, ...] at once; the tasks come out in front of the channels."""
+    t = t.movedim(axis, 1)
+    return function(t.flatten(0, 1)).unflatten(0, t.shape[:2]), 1
