@@ -8,12 +8,13 @@ runs in a process of its own. The gradients of the first step are compared in th
     loop     for each task torch.autograd.grad(create_graph=True) per inner step, and one backward (which frees its
              graph); plain functions of torch.nn.functional, as little overhead as a loop can have
     higher   its documented loop (innerloop_ctx, torch.optim.SGD inside) on torch.nn layers
+    jax      jit around a vmap over the tasks (with_jax.py), where JAX is installed
     ours     the configuration that `fewshot train` builds, allocator and threads set up as it does it
 
 Columns: loop / ours and higher / ours are ratios of median times; chunk is algorithm.task_chunk (the largest that
 needs no more memory than the loop's one task at a time, in rows of their own); MB is peak memory above idle; x floor
 is our time over the floor of floor.py; difference is the largest of our gradient to the loop's over all parameter
-tensors, relative to the tensor's norm; higher difference that to its gradient.
+tensors, relative to the tensor's norm; higher difference and jax difference those to theirs.
 """
 
 import inspect
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import floor
 import torch
 import torch.nn.functional as F
+import with_jax
 from measuring import Measured, Row, alone, arguments, largest_difference, measure, missing, report
 from plain import Shape, conv4, placed, random_tasks, with_head
 from torch import Tensor, nn
@@ -122,6 +124,9 @@ STEPS = {"loop": loop_step, "higher": higher_step, "ours": our_step}
 
 def side(name: str, case: Case, quick: bool) -> Measured:
     """Gradients of the first step, then time and memory."""
+    if name == "jax":
+        step, gradients = with_jax.jax_step(case, INNER_LR)
+        return measure(step, "cpu", quick=quick)._replace(gradients=gradients())
     step, net = STEPS[name](case)
     return measure(step, case.shape.device, net=net, quick=quick)
 
@@ -129,20 +134,22 @@ def side(name: str, case: Case, quick: bool) -> Measured:
 def row(case: Case, quick: bool, machine: floor.Speed, chunks: Iterable[int] = ()) -> Iterable[Row]:
     """One setting, then in a row of its own the largest of `chunks` that needs no more memory than the loop."""
     loop = alone(quick, side, "loop", case, quick)
-    higher = None if missing("higher") else alone(quick, side, "higher", case, quick)
+    higher, jax = (None if missing(peer) else alone(quick, side, peer, case, quick) for peer in ("higher", "jax"))
     least = floor.seconds(alone(quick, count, case), machine)
     for chunk in (None, *chunks):
         ours = alone(quick, side, "ours", case._replace(task_chunk=chunk), quick)
         if chunk is None or ours.mb <= 1.05 * loop.mb or chunk == 1:
             yield {
                 "loop / ours": loop.ms / ours.ms, "higher / ours": higher and higher.ms / ours.ms,
+                "jax / ours": jax and jax.ms / ours.ms,
                 "network": case.shape.downsampling, "queries": case.shape.queries, "inner steps": case.inner_steps,
                 "order": 1 if case.first_order else 2, "chunk": chunk or "all", "ours ms": ours.ms, "loop ms": loop.ms,
-                "higher ms": higher and higher.ms, "x floor": ours.ms / 1e3 / least, "ours MB": ours.mb,
+                "higher ms": higher and higher.ms, "jax ms": jax and jax.ms, "x floor": ours.ms / 1e3 / least, "ours MB": ours.mb,
                 "loop MB": loop.mb, "higher MB": higher and higher.mb,
-                "others %": max(side.others for side in (ours, loop, higher) if side),
+                "others %": max(side.others for side in (ours, loop, higher, jax) if side),
                 "difference": largest_difference(ours.gradients, loop.gradients),
                 "higher difference": higher and largest_difference(ours.gradients, higher.gradients),
+                "jax difference": jax and largest_difference(ours.gradients, jax.gradients),
             }  # fmt: skip
         if chunk is not None and ours.mb <= 1.05 * loop.mb:
             return
@@ -154,10 +161,12 @@ def count(case: Case) -> floor.Work:
 
 
 def cases(args: Namespace) -> list[Case]:
-    shapes = [Shape(net, queries=q, device=args.device) for net in ("stride", "pool") for q in (1, 15)]
+    queries = (1,) if args.goals else (1, 15)
+    shapes = [Shape(net, queries=q, device=args.device) for net in ("stride", "pool") for q in queries]
     if args.quick:
         shapes = [Shape("pool", tasks=3, queries=2, size=16, filters=4, dtype="float64", device=args.device)]
-    options = itertools.product(shapes, (2,) if args.quick else (1, 5), (False, True))
+    steps = (2,) if args.quick else (1,) if args.goals else (1, 5)
+    options = itertools.product(shapes, steps, (False,) if args.goals else (False, True))
     return [Case(shape, steps, first) for shape, steps, first in options]
 
 
@@ -166,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = alone(args.quick, floor.speed, args.device, args.quick)
     rows: list[Row] = []
     for case in cases(args):
-        chunked = case.shape.queries < 15 and not case.first_order
+        chunked = case.shape.queries < 15 and not case.first_order and not args.goals
         for one in row(case, args.quick, machine, (1,) if args.quick else (4, 2, 1) if chunked else ()):
             rows.append(one)
             print(one, flush=True)

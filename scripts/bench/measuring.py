@@ -4,7 +4,8 @@ Each script is run as `python scripts/bench/NAME.py`, prints a table (the ratio 
 
     --quick          tiny shapes, once, all in one process: shows that it works, its figures mean nothing
     --json FILE      also write the figures to FILE; `make bench` writes docs/results/bench_NAME.json
-    --device cuda    measure on a GPU (untested so far: no machine here has one)
+    --device cuda    measure on a GPU
+    --goals          only the settings that have a goal, where minutes are dear
 
 A time is the median over repetitions after a warm-up, on an otherwise idle machine. `others %` says how idle it was:
 the share of the cores that other processes had meanwhile (of the rows' sides the largest). Where they had more than
@@ -15,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -44,6 +44,7 @@ def arguments(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Na
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny shapes, once: only to see that it works")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--goals", action="store_true", help="only the settings that have a goal")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
     return parser.parse_args(argv)
 
@@ -140,14 +141,14 @@ def _status(key: str) -> float:
 
 
 def alone(quick: bool, function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)` in a fresh Python process, so that no side has another's allocator, threads or imports.
+    """`function(*args)` in a process of its own, so that no side has another's allocator, threads or settings.
 
-    BENCH_PYTHON may name a program to start in Python's place (one that waits until the machine is quiet).
+    It is forked from one that has imported torch and done nothing else.
     """
     if quick:
         return function(*args)
-    context = multiprocessing.get_context("spawn")
-    context.set_executable(os.environ.get("BENCH_PYTHON", sys.executable))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
 
@@ -163,7 +164,11 @@ def report(name: str, args: argparse.Namespace, rows: Sequence[Row], **more: Any
     """Print the table; write it and where it comes from to --json."""
     from fewshot.ops.durable import replace
 
-    flags = [" --quick" if args.quick else "", f" --device {args.device}" if args.device != "cpu" else ""]
+    flags = [
+        " --quick" if args.quick else "",
+        " --goals" if args.goals else "",
+        f" --device {args.device}" if args.device != "cpu" else "",
+    ]
     figures = {"bench": name, "command": f"python scripts/bench/{name}.py{''.join(flags)}", **more, "rows": list(rows),
                "date": date.today().isoformat(), "machine": machine(args.device)}  # fmt: skip
     print(f"\n{name}: {figures['machine']}, {figures['command']}\n{table(rows)}")

@@ -165,7 +165,8 @@ def shapes(args: Namespace) -> list[Shape]:
         return [
             Shape("pool", tasks=1, ways=5, shots=2, queries=2, size=16, filters=4, dtype="float64", device=args.device)
         ]
-    return [Shape("pool", tasks=1, ways=60, shots=k, queries=5, device=args.device) for k in (1, 5)]
+    shots = (1,) if args.goals else (1, 5)
+    return [Shape("pool", tasks=1, ways=60, shots=k, queries=5, device=args.device) for k in shots]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ def jax_step(case: Any, inner_lr: float) -> tuple[Callable[[], Any], Callable[[]
     import jax
     import jax.numpy as jnp
 
+    jax.config.update("jax_enable_x64", case.shape.dtype == "float64")
     shape = case.shape._replace(device="cpu")
     net = placed(with_head(conv4(shape, running=False), shape), shape)
     names, values = zip(*[(n, p.detach().numpy()) for n, p in net.named_parameters()], strict=True)
@@ -65,7 +66,8 @@ def jax_step(case: Any, inner_lr: float) -> tuple[Callable[[], Any], Callable[[]
     kept: list[Any] = []
 
     def step() -> None:
-        *state[:], grads = update(*state)
+        *now, grads = update(*state)
+        state[:] = now
         kept[:] = kept or grads
         jax.block_until_ready(state)
 
