@@ -67,6 +67,25 @@ def test_a_block_is_convolution_norm_activation_and_then_the_pool(downsampling: 
     torch.testing.assert_close(net.train()(x), theirs.train()(x).flatten(1))  # which is why there is none
 
 
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_it_trains_under_autocast(norm: str) -> None:
+    """The convolutions in bf16, as torch.nn's, and gradients close to those of float32."""
+    net = conv4(filters=8, blocks=2, norm=norm)
+    x, taps = torch.rand(12, 1, 12, 12), torch.rand(12, 72)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
+            seen: list[torch.dtype] = []
+            hook = net.blocks[1][0].register_forward_hook(lambda *a, seen=seen: seen.append(a[2].dtype))
+            (net(x) * taps).mean().backward()
+            hook.remove()
+        assert seen == [dtype]
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert all(p.grad.dtype == torch.float32 for p in net.parameters())
+    assert (gradients[0] - gradients[1]).norm() < 0.1 * gradients[0].norm()
+
+
 def test_readout_mean_is_over_positions() -> None:
     flat = conv4(filters=5, blocks=2, readout="flatten", norm="none")
     mean = conv4(filters=5, blocks=2, readout="mean", norm="none")

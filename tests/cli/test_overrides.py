@@ -87,6 +87,10 @@ def test_refused(tmp_path: Path, words: str, message: str) -> None:
         ("train_split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
         ("precision=bf16", "precision=bf16 changes a second-order meta-gradient by about 30 %"),
         ("dataset.size=27", "27"),
+        (  # a preset's published value can be left out: it is something else that is missing
+            "experiment=maml/omniglot_5w1s paper=null dataset.download=false data_dir=. cache_dir=.",
+            "raw files are missing",
+        ),
     ],
 )
 def test_refused_by_what_it_is_given_to(tmp_path: Path, word: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Convolution, batch norm and pooling with derivatives of their own: those of the formulas, whoever holds the tasks' axis."""
+"""Convolution, batch norm and pooling with derivatives of their own are those of the formulas, also under vmap."""
 
 from collections.abc import Callable
 from typing import Any

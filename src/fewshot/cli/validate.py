@@ -193,6 +193,8 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
         if key not in reference:
             raise InputError(unknown_key(path, known))
         default = reference[key]
+        if value is None and path == "paper":  # a preset's published value, left out
+            continue
         if isinstance(default, Mapping) and isinstance(value, Mapping):
             _compare(value, default, f"{path}.", known)
         elif not _same_type(value, default):

@@ -181,8 +181,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        y = _Conv.apply(x, self.weight, geometry)
-        return y if self.bias is None else y + _column(self.bias, y)
+        y = _Conv.apply(*(_autocast(t) for t in (x, self.weight)), geometry)
+        return y if self.bias is None else y + _column(_autocast(self.bias), y)
 
 
 # A convolution y = Conv(x, w) is linear in both. Its derivatives are two more such products, and theirs are these
@@ -277,6 +277,13 @@ class _ConvWeight(Function):
         tasks = info.batch_size
         flat = [_joined(t, axis, tasks) for t, axis in zip((x, g), in_dims, strict=False)]
         return _ConvWeight.apply(*flat, size, _times(geometry, tasks)).unflatten(0, (tasks, -1)), 0
+
+
+def _autocast(t: Tensor) -> Tensor:
+    """As torch.autocast has it for a convolution; it does not look into functions with derivatives of their own."""
+    kind = t.device.type
+    active = torch.is_autocast_enabled(kind) and t.dtype is not torch.float64
+    return t.to(torch.get_autocast_dtype(kind)) if active else t
 
 
 def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
