@@ -1,9 +1,9 @@
-"""README's tables of results, generated from the result files in docs/results.
+"""The tables of results in README and docs/papers.md, generated from the result files in docs/results.
 
     make results        (python scripts/results.py)
 
 docs/results/tables.yaml names the rows of each table in their order; a table `x` is written between the lines
-`<!-- results: x -->` and `<!-- end of results -->` of README.md. A number is in a result file or in no table.
+`<!-- results: x -->` and `<!-- end of results -->` of these pages. A number is in a result file or in no table.
 """
 
 import json
@@ -17,14 +17,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "papers.md")
 COLUMNS = ("run", "task", "accuracy %", "raw pixels", "untrained", "published %", "training", "file")
 MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
-def render(readme: str, folder: Path = FOLDER) -> str:
-    """README with every marked table as the files have it. KeyError for a table that tables.yaml does not name."""
+def render(page: str, folder: Path = FOLDER) -> str:
+    """A page with every marked table as the files have it. KeyError for a table that tables.yaml does not name."""
     wanted = yaml.safe_load((folder / "tables.yaml").read_text())
-    return MARKED.sub(lambda match: f"{match[1]}{table(wanted[match[2]], folder)}{match[3]}", readme)
+    return MARKED.sub(lambda match: f"{match[1]}{table(wanted[match[2]], folder)}{match[3]}", page)
 
 
 def table(wanted: Mapping[str, Any], folder: Path = FOLDER) -> str:
@@ -89,5 +90,5 @@ def training(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(render(path.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))

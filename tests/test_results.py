@@ -23,19 +23,20 @@ def results() -> ModuleType:
     return module
 
 
-def test_readme_is_what_make_results_writes(results: ModuleType) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert results.MARKED.search(readme)
-    assert results.render(readme) == readme, "README and docs/results differ: make results"
+def test_the_pages_are_what_make_results_writes(results: ModuleType) -> None:
+    for page in results.PAGES:
+        text = page.read_text()
+        assert results.MARKED.search(text)
+        assert results.render(text) == text, f"{page.name} and docs/results differ: make results"
 
 
-def test_every_result_file_is_in_a_table() -> None:
+def test_every_result_file_is_in_a_table(results: ModuleType) -> None:
     tables = yaml.safe_load((FOLDER / "tables.yaml").read_text())
     files = [row["file"] for table in tables.values() for row in table["rows"]]
     named = {name for file in files for name in (file if isinstance(file, list) else [file])}
     assert named == {path.stem for path in FOLDER.glob("*.json") if not path.stem.startswith("bench_")}
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"<!-- results: {name} -->" in readme for name in tables)
+    pages = "".join(page.read_text() for page in results.PAGES)
+    assert all(f"<!-- results: {name} -->" in pages for name in tables)
 
 
 def stored(seed: int, accuracy: float, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# README's table "what the protocol makes of a number": short trainings of equal length, each with one thing changed,
+# and evaluations of one fully trained MAML with one thing changed.
+#
+#     scripts/protocol.sh RUN OUTPUTS      RUN: a finished run of experiment=maml/omniglot_5w1s; two jobs at a time
+#
+# The result files lie in OUTPUTS/train and OUTPUTS/evaluate, by name.
+set -euo pipefail
+run=$1 outputs=$2
+short="paper=null trainer/schedule=cosine trainer.optimizer.lr=0.003 trainer.val_every=0 trainer.test_checkpoint=last"
+maml="experiment=maml/omniglot_5w1s $short trainer.steps=700 algorithm.stream.tasks=16 algorithm.eval_inner_steps=3"
+protonet="experiment=protonet/omniglot_5w1s $short trainer.steps=700 train_ways=30"
+common="evaluation.episodes=1000 threads=1 logger=console output_dir=$outputs"
+
+{
+    while read -r name words; do echo "train $maml $common name=protocol_maml_$name $words"; done <<'END'
+short
+first_order algorithm.first_order=true
+alphabets dataset.split=vinyals
+upright dataset.rotations=none
+turns_as_classes dataset.rotations=classes
+antialias dataset.resize=antialias
+support algorithm.norm_statistics=support
+running algorithm.norm_statistics=running
+END
+    while read -r name words; do echo "train $protonet $common name=protocol_protonet_$name $words"; done <<'END'
+short
+upright dataset.rotations=none
+random_split dataset.split=random
+euclidean algorithm.distance=euclidean
+antialias dataset.resize=antialias
+END
+    while read -r name words; do echo "evaluate run=$run $common name=protocol_trained_$name $words"; done <<'END'
+1_step algorithm.eval_inner_steps=1
+3_steps algorithm.eval_inner_steps=3
+5_steps algorithm.eval_inner_steps=5
+10_steps algorithm.eval_inner_steps=10
+15_queries queries=15
+support algorithm.norm_statistics=support
+upright dataset.rotations=none
+antialias dataset.resize=antialias
+within_alphabets within_groups=true
+END
+} | xargs -P 2 -d '\n' -n 1 sh -c 'fewshot $0'
