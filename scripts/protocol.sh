@@ -10,10 +10,10 @@ run=$1 outputs=$2
 short="paper=null trainer/schedule=cosine trainer.optimizer.lr=0.003 trainer.val_every=0 trainer.test_checkpoint=last"
 maml="experiment=maml/omniglot_5w1s $short trainer.steps=700 algorithm.stream.tasks=16 algorithm.eval_inner_steps=3"
 protonet="experiment=protonet/omniglot_5w1s $short trainer.steps=700 train_ways=30"
-common="evaluation.episodes=1000 threads=1 logger=console output_dir=$outputs"
+common="evaluation.episodes=1000 threads=1 output_dir=$outputs"
 
 {
-    while read -r name words; do echo "train $maml $common name=protocol_maml_$name $words"; done <<'END'
+    while read -r name words; do echo "train $maml $common logger=console name=protocol_maml_$name $words"; done <<'END'
 short
 first_order algorithm.first_order=true
 alphabets dataset.split=vinyals
@@ -23,7 +23,7 @@ antialias dataset.resize=antialias
 support algorithm.norm_statistics=support
 running algorithm.norm_statistics=running
 END
-    while read -r name words; do echo "train $protonet $common name=protocol_protonet_$name $words"; done <<'END'
+    while read -r name words; do echo "train $protonet $common logger=console name=protocol_protonet_$name $words"; done <<'END'
 short
 upright dataset.rotations=none
 random_split dataset.split=random
