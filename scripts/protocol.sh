@@ -8,8 +8,8 @@
 set -euo pipefail
 run=$1 outputs=$2
 short="paper=null trainer/schedule=cosine trainer.optimizer.lr=0.003 trainer.val_every=0 trainer.test_checkpoint=last"
-maml="experiment=maml/omniglot_5w1s $short trainer.steps=700 algorithm.stream.tasks=16 algorithm.eval_inner_steps=3"
-protonet="experiment=protonet/omniglot_5w1s $short trainer.steps=700 train_ways=30"
+maml="experiment=maml/omniglot_5w1s $short trainer.steps=500 algorithm.stream.tasks=16 algorithm.eval_inner_steps=3"
+protonet="experiment=protonet/omniglot_5w1s $short trainer.steps=500 train_ways=30"
 common="evaluation.episodes=1000 threads=1 output_dir=$outputs"
 
 {
