@@ -77,6 +77,14 @@ def test_convolution_and_two_derivatives(channels: int, out: int, options: dict[
     assert torch.autograd.gradgradcheck(lambda *_: ours(x), (x, *ours.parameters()))
 
 
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
+def test_other_paddings_are_those_of_pytorch(options: dict[str, Any]) -> None:
+    ours, theirs = Conv2d(2, 3, 3, **options), nn.Conv2d(2, 3, 3, **options)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 2, 5, 5)
+    assert torch.equal(ours(x), theirs(x))
+
+
 @pytest.mark.parametrize(("channels", "out", "options"), GEOMETRIES)
 @pytest.mark.parametrize("shared", ["none", "weight", "x"])
 def test_tasks_at_once_convolve_as_each_alone(channels: int, out: int, options: dict[str, Any], shared: str) -> None:

@@ -3,7 +3,7 @@
 T tasks with weights of their own are one convolution with T groups over images [B, T*C, H, W]. Under `vmap` all three
 stay in that layout, one layer after the other, and nothing is copied; PyTorch's own rules move the tasks to the front
 and back. And all three have second derivatives of their own: of a convolution PyTorch makes another one with an image
-as its kernel, of batch norm a dozen passes over the images.
+as its kernel, of batch norm some twenty passes over the images.
 """
 
 from collections.abc import Callable, Sequence
@@ -177,9 +177,14 @@ def _column(t: Tensor, like: Tensor) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """torch.nn.Conv2d with zero padding, whose derivatives of every order are the library's own three kernels."""
+    """torch.nn.Conv2d, whose derivatives of every order are the library's own three kernels.
+
+    Other padding than a number of zeros is left to PyTorch.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(x)
         geometry = (self.stride, self.padding, self.dilation, self.groups)
         y = _Conv.apply(*(_autocast(t) for t in (x, self.weight)), geometry)
         return y if self.bias is None else y + _column(_autocast(self.bias), y)
