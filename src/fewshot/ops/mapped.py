@@ -209,6 +209,8 @@ class _Conv(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (x, w), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        if not torch.is_grad_enabled():  # the last derivative: both at once, as PyTorch has it
+            return *_convolution_backward(g, x, w, ctx.geometry, wanted[:2]), None
         return (
             _ConvInput.apply(g, w, x.shape[-2:], ctx.geometry) if wanted[0] else None,
             _ConvWeight.apply(x, g, w.shape[-2:], ctx.geometry) if wanted[1] else None,
@@ -230,7 +232,7 @@ class _ConvInput(Function):
     @staticmethod
     def forward(g: Tensor, w: Tensor, size: Sequence[int], geometry: Geometry) -> Tensor:
         x = _mere_shape((len(g), geometry[3] * w.shape[1], *size), g)
-        return _convolution_backward(g, x, w, geometry, 0)
+        return _convolution_backward(g, x, w, geometry, (True, False))[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -261,7 +263,7 @@ class _ConvWeight(Function):
     @staticmethod
     def forward(x: Tensor, g: Tensor, size: Sequence[int], geometry: Geometry) -> Tensor:
         w = _mere_shape((g.shape[1], x.shape[1] // geometry[3], *size), x)
-        return _convolution_backward(g, x, w, geometry, 1)
+        return _convolution_backward(g, x, w, geometry, (False, True))[1]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -291,13 +293,11 @@ def _autocast(t: Tensor) -> Tensor:
     return t.to(torch.get_autocast_dtype(kind)) if active else t
 
 
-def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
-    """The derivative by x (0) or by w (1)."""
+def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: Sequence[bool]) -> list[Tensor]:
+    """The derivatives by x and by w, as far as they are wanted."""
     stride, padding, dilation, groups = geometry
-    mask = [which == 0, which == 1, False]
-    return torch.ops.aten.convolution_backward(
-        g, x, w, None, stride, padding, dilation, False, [0, 0], groups, mask
-    )[which]  # fmt: skip
+    rest = (None, stride, padding, dilation, False, [0, 0], groups, [*wanted, False])
+    return torch.ops.aten.convolution_backward(g, x, w, *rest)[:2]
 
 
 def _times(geometry: Geometry, tasks: int) -> Geometry:
