@@ -4,7 +4,7 @@
 #
 #     scripts/protocol.sh RUN OUTPUTS      RUN: a finished run of experiment=maml/omniglot_5w1s; two jobs at a time
 #
-# The result files lie in OUTPUTS/train and OUTPUTS/evaluate, by name.
+# The result files lie in OUTPUTS/train, by name, and in OUTPUTS/evaluate.
 set -euo pipefail
 run=$1 outputs=$2
 short="paper=null trainer/schedule=cosine trainer.optimizer.lr=0.003 trainer.val_every=0 trainer.test_checkpoint=last"
@@ -12,8 +12,10 @@ maml="experiment=maml/omniglot_5w1s $short trainer.steps=500 algorithm.stream.ta
 protonet="experiment=protonet/omniglot_5w1s $short trainer.steps=500 train_ways=30"
 common="evaluation.episodes=1000 threads=1 output_dir=$outputs"
 
+jobs() { while read -r name words; do echo "$1$name $words"; done; }  # a line of words for each line of stdin
+
 {
-    while read -r name words; do echo "train $maml $common logger=console name=protocol_maml_$name $words"; done <<'END'
+    jobs "train $maml $common logger=console name=protocol_maml_" <<'END'
 short
 first_order algorithm.first_order=true
 alphabets dataset.split=vinyals
@@ -23,14 +25,14 @@ antialias dataset.resize=antialias
 support algorithm.norm_statistics=support
 running algorithm.norm_statistics=running
 END
-    while read -r name words; do echo "train $protonet $common logger=console name=protocol_protonet_$name $words"; done <<'END'
+    jobs "train $protonet $common logger=console name=protocol_protonet_" <<'END'
 short
 upright dataset.rotations=none
 random_split dataset.split=random
 euclidean algorithm.distance=euclidean
 antialias dataset.resize=antialias
 END
-    while read -r name words; do echo "evaluate run=$run $common name=protocol_trained_$name $words"; done <<'END'
+    jobs "evaluate run=$run $common name=protocol_trained_" <<'END'
 1_step algorithm.eval_inner_steps=1
 3_steps algorithm.eval_inner_steps=3
 5_steps algorithm.eval_inner_steps=5
