@@ -50,7 +50,9 @@ def call(*words: str, cwd: Path) -> Done:
         main(list(words))
     torch.set_num_threads(threads)
     for name in set(sys.modules) - known:  # the user's own modules, which other tests name alike
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(cwd)):
+        module = sys.modules[name]
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]  # a namespace has paths alone
+        if any(str(place).startswith(str(cwd)) for place in places):
             del sys.modules[name]
     code = ended.value.code
     return Done(code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
