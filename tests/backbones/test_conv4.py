@@ -45,13 +45,17 @@ def test_number_of_parameters() -> None:
     assert sum(p.numel() for p in conv4(norm="none").parameters()) == convolutions + 4 * 64
 
 
+@pytest.mark.parametrize("filters", [5, 12])  # fewer and more than a patch has pixels
+@pytest.mark.parametrize("activation", [nn.Softplus(), nn.SiLU()], ids=["monotone", "not"])
 @pytest.mark.parametrize("downsampling", ["pool", "stride"])
-def test_a_block_is_convolution_norm_activation_and_then_the_pool(downsampling: str) -> None:
-    net = conv4(filters=5, blocks=2, downsampling=downsampling, norm_eps=0.1, activation=nn.Softplus())
+def test_a_block_is_convolution_norm_activation_and_then_the_pool(
+    downsampling: str, activation: nn.Module, filters: int
+) -> None:
+    net = conv4(filters=filters, blocks=2, downsampling=downsampling, norm_eps=0.1, activation=activation)
     stride = 2 if downsampling == "stride" else 1
     theirs = nn.Sequential()
-    for channels in (1, 5):
-        theirs.extend([nn.Conv2d(channels, 5, 3, stride, 1), nn.BatchNorm2d(5, eps=0.1), nn.Softplus()])
+    for channels in (1, filters):
+        theirs.extend([nn.Conv2d(channels, filters, 3, stride, 1), nn.BatchNorm2d(filters, eps=0.1), activation])
         theirs.append(nn.MaxPool2d(2) if downsampling == "pool" else nn.Identity())
     with torch.no_grad():
         idle = [layer.bias.zero_() for layer in theirs if isinstance(layer, nn.Conv2d)]

@@ -1,6 +1,7 @@
 """The norm layers compute what PyTorch's do, and their statistics come from where they are told."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from fewshot.errors import InputError
 from fewshot.ops import norm
+from fewshot.ops.mapped import Conv2d
 
 IMAGES, ROWS = (6, 4, 3, 3), (6, 4)
 SAME = {  # ours, PyTorch's, shape of the input
@@ -104,6 +106,79 @@ def test_statistics_from_the_batch_or_the_buffers_in_either_mode(training: bool)
     with norm.statistics_from(net, "stored"):
         torch.testing.assert_close(net(x), normalised(x, before[0], before[1]))
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), before, strict=True))
+
+
+def one_after_the_other(conv: Conv2d, layer: norm.BatchNorm, x: Tensor) -> Tensor:
+    return layer(conv(x))
+
+
+def folded(conv: Conv2d, layer: norm.BatchNorm, x: Tensor) -> Tensor:
+    weight, shift = layer.folded(conv, x)
+    return conv.with_weight(x, weight) + shift.view(-1, 1, 1)
+
+
+class Folded(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return folded(*self, x)  # type: ignore[arg-type]
+
+
+def convolution_and_norm(**options: Any) -> tuple[Conv2d, norm.BatchNorm]:
+    net = nn.Sequential(Conv2d(2, 4, 3, padding=1, bias=False, **options), norm.BatchNorm(4, eps=1e-3)).double()
+    for tensor in (*net.parameters(), net[1].running_mean):
+        nn.init.normal_(tensor)
+    return net[0], net[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": (1, 3)}])
+@pytest.mark.parametrize("statistics", [None, "batch", "stored"])
+@pytest.mark.parametrize("training", [True, False])
+def test_folded_into_the_convolution_it_is_the_same_layer(
+    options: dict[str, Any], statistics: str | None, training: bool
+) -> None:
+    """Values, gradients of two orders by everything there is, and what is stored and recorded."""
+    conv, layer = convolution_and_norm(**options)
+    layer.train(training)
+    layer.statistics = statistics
+    x = (torch.randn(5, 2, 7, 6, dtype=torch.float64) + 1).requires_grad_()
+    taps = torch.randn(conv(x).shape, dtype=torch.float64)
+    inputs, before = [x, conv.weight, layer.weight, layer.bias], [b.clone() for b in layer.buffers()]
+    found = []
+    for function in (one_after_the_other, folded):
+        with torch.no_grad():
+            for buffer, start in zip(layer.buffers(), before, strict=True):
+                buffer.copy_(start)
+        with norm.recording(layer) as seen:
+            y = function(conv, layer, x)
+        first = torch.autograd.grad((y * taps).sin().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        found.append([y, *first, *second, *seen.values(), *[b.clone() for b in layer.buffers()]])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_folded_for_many_tasks_at_once(shared: bool) -> None:
+    """The first inner step, where all tasks have the same kernel, and the later ones."""
+    conv, layer = convolution_and_norm()
+    layer.statistics = "batch"
+    net = Folded(conv, layer)
+    x = torch.randn(3, 5, 2, 7, 6, dtype=torch.float64)
+    kernels = conv.weight.detach() + (0 if shared else torch.randn(3, *conv.weight.shape, dtype=torch.float64))
+    taps = torch.randn(3, 5, 4, 7, 6, dtype=torch.float64)
+
+    def objective(kernel: Tensor, x: Tensor, taps: Tensor) -> Tensor:
+        g = torch.func.grad(lambda w: (run(w, x) * taps).sin().sum())(kernel)
+        return (run(kernel - 0.1 * g, x) * taps).sum()
+
+    def run(kernel: Tensor, x: Tensor) -> Tensor:
+        return torch.func.functional_call(net, {"0.weight": kernel}, (x,))
+
+    kernels.requires_grad_()
+    at_once = torch.func.vmap(objective, in_dims=(None if shared else 0, 0, 0))(kernels, x, taps)
+    one_by_one = torch.stack([objective(kernels if shared else kernels[t], x[t], taps[t]) for t in range(3)])
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-10, atol=1e-10)
+    gradients = [torch.autograd.grad(values.sum(), kernels)[0] for values in (at_once, one_by_one)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
 
 
 def test_statistics_are_put_back_also_when_blocks_nest_or_fail() -> None:

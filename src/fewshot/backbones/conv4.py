@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
 from fewshot.ops.mapped import Conv2d, max_pool
-from fewshot.ops.norm import NORMS
+from fewshot.ops.norm import NORMS, BatchNorm
 
 MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Sigmoid, nn.Tanh)  # their maximum is that of the largest
 
@@ -65,7 +66,7 @@ class Conv4(nn.Module):
             if downsampling == "pool":
                 first = isinstance(activation, MONOTONE)  # the same values and gradients from a quarter of the work
                 block.insert(2 if first else 3, MaxPool())
-            layers.append(nn.Sequential(*block))
+            layers.append(Block(*block))
             channels = filters
         self.blocks = nn.Sequential(*layers)
         self.readout = readout
@@ -76,6 +77,27 @@ class Conv4(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(x)  # [B, filters, h, w]
         return x.mean((2, 3)) if self.readout == "mean" else x.flatten(1)
+
+
+class Block(nn.Sequential):
+    """A convolution without bias where batch norm follows, the norm, and the rest; the names are those of a Sequential.
+
+    Where a patch of the image has fewer pixels than there are filters, the two are one convolution (`folded`).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers: list[Any] = list(self)
+        conv, norm, *rest = layers
+        if not isinstance(norm, BatchNorm) or conv.weight[0].numel() > conv.out_channels:
+            return super().forward(x)
+        weight, shift = norm.folded(conv, x)
+        x = conv.with_weight(x, weight)
+        if isinstance(rest[0], MaxPool):  # the largest stays the largest without the shift
+            x = rest.pop(0)(x)
+        x = x + shift.to(x.dtype).view(-1, 1, 1)
+        for layer in rest:
+            x = layer(x)
+        return x
 
 
 class MaxPool(nn.Module):

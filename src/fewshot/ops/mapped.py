@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.functional import pad
 
 Geometry = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
 
@@ -185,9 +186,18 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        y = _Conv.apply(*(_autocast(t) for t in (x, self.weight)), geometry)
+        y = self.with_weight(x, self.weight)
         return y if self.bias is None else y + _column(_autocast(self.bias), y)
+
+    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """This convolution of x with another kernel of its shape, without bias."""
+        return _Conv.apply(_autocast(x), _autocast(weight), (self.stride, self.padding, self.dilation, self.groups))
+
+    def patches(self, x: Tensor) -> Tensor:
+        """What the kernel is multiplied with: [B, C, H, W] -> [C * kernel area, B * positions]; groups 1."""
+        (h, w), (down, right) = [int(n) for n in self.padding], self.stride
+        windows = pad(x, (w, w, h, h)).unfold(2, self.kernel_size[0], down).unfold(3, self.kernel_size[1], right)
+        return windows.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)
 
 
 # A convolution y = Conv(x, w) is linear in both. Its derivatives are two more such products, and theirs are these

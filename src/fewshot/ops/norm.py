@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
-from fewshot.ops.mapped import batch_norm
+from fewshot.ops.mapped import Conv2d, batch_norm
 
 
 class BatchNorm(nn.Module):
@@ -50,17 +50,48 @@ class BatchNorm(nn.Module):
             self.recorded.append((mean, var))
         weight, bias = self.weight, self.bias
         if self.statistics == "stored":  # written out: the support set's statistics are differentiated, too
-            factor = (self.running_var + self.eps).rsqrt()
-            y = scale_and_shift(x, factor, -self.running_mean * factor)
-        elif self.statistics == "batch":
+            return scale_and_shift(x, *self._affine(self.running_mean, self.running_var))
+        if self.statistics == "batch":
             return batch_norm(x, weight, bias, self.eps)
-        else:  # not mapped over tasks while it trains, so scale and shift may go along in PyTorch's one pass
-            fused = weight, (None if weight is None else bias)  # a shift alone fails in second order
-            y = F.batch_norm(
-                x, self.running_mean, self.running_var, *fused, self.training, momentum=self.momentum, eps=self.eps
-            )
-            weight, bias = None, (bias if weight is None else None)
-        return scale_and_shift(y, weight, bias)
+        # not mapped over tasks while it trains, so scale and shift may go along in PyTorch's one pass
+        fused = weight, (None if weight is None else bias)  # a shift alone fails in second order
+        y = F.batch_norm(
+            x, self.running_mean, self.running_var, *fused, self.training, momentum=self.momentum, eps=self.eps
+        )
+        return scale_and_shift(y, None, bias if weight is None else None)
+
+    def folded(self, conv: Conv2d, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Kernel, like conv's, and shift [C] of the one convolution of x that conv and this layer come to.
+
+        The batch's statistics of conv(x) are those of its kernels w over the patches p of x: mean w <p>, variance
+        w Cov(p) w. For images of few channels that is a small matrix, and saves all passes over the C channels of
+        conv(x), forward and back. conv has neither bias nor groups.
+        """
+        stored = self.statistics == "stored" or (self.statistics is None and not self.training)
+        mean, var = self.running_mean, self.running_var
+        if not stored or self.recorded is not None:
+            with torch.autocast(x.device.type, enabled=False):
+                w, p = conv.weight.flatten(1), conv.patches(x)  # [C, k], [k, n]
+                center, n = p.mean(1), p.shape[1]
+                p = p - center.unsqueeze(1)
+                seen = w @ center, (w @ (p @ p.mT / n) * w).sum(1)
+            if self.recorded is not None:
+                self.recorded.append(seen)
+            if self.statistics is None and self.training:
+                with torch.no_grad():
+                    mean.lerp_(seen[0], self.momentum)
+                    var.lerp_(seen[1] * n / (n - 1), self.momentum)
+            if not stored:
+                mean, var = seen
+        scale, shift = self._affine(mean, var)
+        return conv.weight * scale.view(-1, 1, 1, 1), shift
+
+    def _affine(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale and the shift [C] of x that normalise it and apply weight and bias."""
+        scale = (var + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale
+        return scale, shift if self.bias is None else shift + self.bias
 
     def extra_repr(self) -> str:
         return f"{len(self.running_mean)}, eps={self.eps}, scale={self.weight is not None}"
