@@ -9,11 +9,11 @@ bytes        what these same products must read and write: each of their inputs 
              nothing, as if it were fused into them.
 floor        the larger of operations / matrix speed and bytes / copy speed: both can go on at the same time
 
-matrix speed is the best of square float32 products of 512 to 2048 (on CUDA of bf16 ones of 4096 and 8192), copy speed
-that of a copy far larger than the caches (bytes read plus bytes written), both with as many threads as cores. The
-floor is below what anyone will reach: a convolution is no square product, and its surroundings are not free. maml.py
-and protonet.py print how many times the floor each of their rows takes; the table here shows what the floors are
-made of.
+matrix speed is the best of square products of 512 to 2048 (on CUDA of 4096 and 8192) in float32, of a step in bf16 and
+on CUDA in bf16; copy speed that of a copy far larger than the caches (bytes read plus bytes written), both with as many
+threads as cores. The floor is below what anyone will reach: a convolution is no square product, and its surroundings
+are not free. maml.py and protonet.py print how many times the floor each of their rows takes; the table here shows what
+the floors are made of.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,10 +72,12 @@ def seconds(work: Work, machine: Speed) -> float:
     return max(work.operations / machine.matrix, work.bytes / machine.copy)
 
 
-def speed(device: str, quick: bool) -> Speed:
+def speed(device: str, quick: bool, precision: str = "fp32") -> Speed:
     """Measured; the best of some repetitions, since nothing can make a machine faster than it is."""
-    matrix, repetitions = 0.0, 1 if quick else 10
-    sizes, dtype = ((4096, 8192), torch.bfloat16) if device.startswith("cuda") else ((512, 1024, 2048), torch.float32)
+    matrix, repetitions, cuda = 0.0, 1 if quick else 10, device.startswith("cuda")
+    sizes, dtype = (4096, 8192) if cuda else (512, 1024, 2048), torch.float32
+    if cuda or precision == "bf16":
+        dtype = torch.bfloat16
     for n in (64,) if quick else sizes:
         a, b, out = (torch.rand(n, n, device=device).to(dtype) for _ in range(3))
         best = min(timed(lambda: torch.mm(a, b, out=out), device) for _ in range(repetitions))  # noqa: B023

@@ -81,16 +81,16 @@ def measure(
     first = None if net is None else _gradients(net)
     for _ in range(0 if quick or warm > seconds / 2 else 2):
         timed(step, device)
-    best: tuple[float, float] | None = None  # others, seconds
+    tries: list[tuple[float, float]] = []  # others, seconds
     for _ in range(1 if quick else 2):
         load, times = Load(), list[float]()
         while len(times) < (1 if quick else 3) or (not quick and sum(times) < seconds and len(times) < 25):
             times.append(timed(step, device))
-        best = min(best or (100.0, 0.0), (load.others(), median(times)))
-        if best[0] < BUSY:
+        tries.append((load.others(), median(times)))
+        if tries[-1][0] < BUSY:
             break
-    assert best is not None
-    return Measured(1e3 * best[1], memory.peak_mb(), best[0], first)
+    others, best = min(tries)
+    return Measured(1e3 * best, memory.peak_mb(), others, first)
 
 
 def _gradients(net: nn.Module) -> list[Any]:

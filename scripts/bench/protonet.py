@@ -8,7 +8,7 @@
              set-up of allocator or threads; the gradients of its first step are compared with ours
     easyfsl  its episodic training: PrototypicalNetworks on the same network (process_support_set, then the queries;
              Euclidean distance, not squared), in the same optimiser
-    ours     the configuration that `fewshot train` builds
+    ours     the configuration that `fewshot train` builds, with precision=auto and, where that is bf16, with fp32
 
 Rows `step` are compute only, from one batch of noise. Rows `with data` draw every batch from Omniglot's training
 characters as each side does it: easyfsl's EasySet over extracted PNG files, TaskSampler and DataLoader (with no and
@@ -18,6 +18,7 @@ Columns: ratios of times; ms per step; MB is peak memory above idle; x floor is 
 difference is the largest of our gradient to the plain form's, relative to each tensor's norm.
 """
 
+import itertools
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,14 +87,16 @@ def side(name: str, shape: Shape, quick: bool, *more: str) -> Measured:
     return measure(lambda: step(batch), shape.device, net=net, quick=quick)
 
 
-def compute(shape: Shape, quick: bool, machine: floor.Speed) -> Row:
+def compute(shape: Shape, precision: str, quick: bool, machine: floor.Speed) -> Row:
     """A row without data."""
-    plain, ours = (alone(quick, side, name, shape, quick) for name in ("plain", "ours"))
+    plain = alone(quick, side, "plain", shape, quick)
+    ours = alone(quick, side, "ours", shape, quick, f"precision={precision}")
     easyfsl = None if missing("easyfsl") else alone(quick, side, "easyfsl", shape, quick)
     least = floor.seconds(alone(quick, count, shape), machine)
     return {
         "plain / ours": plain.ms / ours.ms, "easyfsl / ours": easyfsl and easyfsl.ms / ours.ms, "what": "step",
-        "shots": shape.shots, "ours ms": ours.ms, "plain ms": plain.ms, "easyfsl ms": easyfsl and easyfsl.ms,
+        "shots": shape.shots, "precision": precision, "ours ms": ours.ms, "plain ms": plain.ms,
+        "easyfsl ms": easyfsl and easyfsl.ms,
         "x floor": ours.ms / 1e3 / least, "ours MB": ours.mb, "plain MB": plain.mb,
         "easyfsl MB": easyfsl and easyfsl.mb,
         "others %": max(side.others for side in (ours, plain, easyfsl) if side),
@@ -101,11 +104,14 @@ def compute(shape: Shape, quick: bool, machine: floor.Speed) -> Row:
     }  # fmt: skip
 
 
-def with_data(shape: Shape, quick: bool) -> Row:
+def with_data(shape: Shape, precision: str, quick: bool) -> Row:
     """A row that draws from files."""
     steps = 2 if quick else 12 if shape.shots == 1 else 8
-    ours = alone(quick, our_data, shape, steps, quick)
-    row: Row = {"easyfsl / ours": None, "what": "with data", "shots": shape.shots, "ours ms": 1e3 * ours}
+    ours = alone(quick, our_data, shape, precision, steps, quick)
+    row: Row = {
+        "easyfsl / ours": None, "what": "with data", "shots": shape.shots, "precision": precision,
+        "ours ms": 1e3 * ours,
+    }  # fmt: skip
     if not missing("easyfsl"):
         with TemporaryDirectory() as folder:
             characters = omniglot_files.noise(Path(folder)) if quick else omniglot_files.extract(Path(folder))
@@ -115,14 +121,14 @@ def with_data(shape: Shape, quick: bool) -> Row:
     return row
 
 
-def our_data(shape: Shape, steps: int, quick: bool) -> float:
+def our_data(shape: Shape, precision: str, steps: int, quick: bool) -> float:
     """Seconds per step with the sampler of a run."""
     from ours import for_shape, noise_images
 
     from fewshot.cli import build
     from fewshot.sampler import stream
 
-    ours, _ = for_shape(shape, "algorithm=protonet", "dataset=omniglot")
+    ours, _ = for_shape(shape, "algorithm=protonet", "dataset=omniglot", f"precision={precision}")
     images = noise_images(10, 20, shape.size) if quick else build.load_images(ours.cfg)
     batches = stream(
         ours.algorithm.stream, images.on(ours.machine.device), "train", seed=0, within_groups=False,
@@ -169,17 +175,24 @@ def shapes(args: Namespace) -> list[Shape]:
     return [Shape("pool", tasks=1, ways=60, shots=k, queries=5, device=args.device) for k in shots]
 
 
+def precisions(args: Namespace) -> Sequence[str]:
+    """What `auto` comes to, then fp32."""
+    from fewshot.algorithms.protonet import ProtoNet
+    from fewshot.ops.runtime import pick_precision
+
+    auto = pick_precision("auto", torch.device(args.device), auto=ProtoNet.auto_precision)
+    return ("fp32",) if args.quick else (auto, "fp32") if auto != "fp32" else (auto,)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(__doc__, argv)
-    machine = alone(args.quick, floor.speed, args.device, args.quick)
+    machine = {p: alone(args.quick, floor.speed, args.device, args.quick, p) for p in precisions(args)}
     rows: list[Row] = []
-    for shape in shapes(args):
-        rows.append(compute(shape, args.quick, machine))
-        print(rows[-1], flush=True)
-    for shape in shapes(args):
-        rows.append(with_data(shape, args.quick))
-        print(rows[-1], flush=True)
-    report("protonet", args, rows, speed=machine._asdict())
+    for measured in (lambda *case: compute(*case, machine[case[1]]), with_data):
+        for shape, precision in itertools.product(shapes(args), machine):
+            rows.append(measured(shape, precision, args.quick))
+            print(rows[-1], flush=True)
+    report("protonet", args, rows, speed=machine["fp32"]._asdict())
 
 
 if __name__ == "__main__":
