@@ -38,7 +38,8 @@ def conv4(image_shape: Sequence[int] = GREY, **options: Any) -> Conv4:
 
 
 def small_conv4(**options: Any) -> Conv4:
-    return conv4((1, 8, 8), **({"blocks": 2, "filters": 3} | options))
+    """Of so many filters that its first block is folded."""
+    return conv4((1, 8, 8), **({"blocks": 2, "filters": 24} | options))
 
 
 def maml(backbone: nn.Module, *, ways: int = WAYS, **options: Any) -> MAML:

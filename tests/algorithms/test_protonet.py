@@ -32,7 +32,7 @@ def protonet(
 
 def conv4(norm: str = "batch") -> Conv4:
     options: dict[str, Any] = {"norm_scale": True, "norm_eps": 1e-5, "activation": nn.ReLU()}
-    return Conv4((1, 8, 8), filters=4, blocks=2, downsampling="pool", readout="flatten", norm=norm, **options)
+    return Conv4((1, 8, 8), filters=24, blocks=2, downsampling="pool", readout="flatten", norm=norm, **options)
 
 
 def episode(image_shape: tuple[int, ...] = (1, 2, 2)) -> Episode:

@@ -1,5 +1,6 @@
 """The four-block network: published sizes, the order within a block, and errors with the fix."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_number_of_parameters() -> None:
     assert sum(p.numel() for p in conv4(norm="none").parameters()) == convolutions + 4 * 64
 
 
-@pytest.mark.parametrize("filters", [5, 12])  # fewer and more than a patch has pixels
+@pytest.mark.parametrize("filters", [5, 18])  # from twice the pixels of a patch on a block is folded
 @pytest.mark.parametrize("activation", [nn.Softplus(), nn.SiLU()], ids=["monotone", "not"])
 @pytest.mark.parametrize("downsampling", ["pool", "stride"])
 def test_a_block_is_convolution_norm_activation_and_then_the_pool(
@@ -71,11 +72,12 @@ def test_a_block_is_convolution_norm_activation_and_then_the_pool(
     torch.testing.assert_close(net.train()(x), theirs.train()(x).flatten(1))  # which is why there is none
 
 
+@pytest.mark.parametrize("filters", [8, 18])
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_it_trains_under_autocast(norm: str) -> None:
+def test_it_trains_under_autocast(norm: str, filters: int) -> None:
     """The convolutions in bf16, as torch.nn's, and gradients close to those of float32."""
-    net = conv4(filters=8, blocks=2, norm=norm)
-    x, taps = torch.rand(12, 1, 12, 12), torch.rand(12, 72)
+    net = conv4(filters=filters, blocks=2, norm=norm)
+    x, taps = torch.rand(12, 1, 12, 12), torch.rand(12, 9 * filters)
     gradients = []
     for dtype in (torch.float32, torch.bfloat16):
         net.zero_grad()
@@ -88,6 +90,44 @@ def test_it_trains_under_autocast(norm: str) -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
     assert all(p.grad.dtype == torch.float32 for p in net.parameters())
     assert (gradients[0] - gradients[1]).norm() < 0.1 * gradients[0].norm()
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "folds"), [(1, 18, True), (1, 17, False), (3, 54, True), (3, 32, False)]
+)
+def test_the_first_block_is_folded_where_that_is_less_work(channels: int, filters: int, folds: bool) -> None:
+    net = conv4((channels, 8, 8), filters=filters, blocks=2)
+    assert [block._folds() for block in net.blocks] == [folds, False]
+
+
+def hooked(block: nn.Sequential) -> None:
+    block[1].register_forward_hook(lambda module, args, out: out + 1)
+
+
+def biased(block: nn.Sequential) -> None:
+    block[0].bias = nn.Parameter(torch.rand(18))
+
+
+def mirrored(block: nn.Sequential) -> None:
+    block[0].padding_mode = "reflect"
+    block[0]._reversed_padding_repeated_twice = [1, 1, 1, 1]
+
+
+def dilated(block: nn.Sequential) -> None:
+    block[0].dilation, block[0].padding = (2, 2), (2, 2)
+
+
+def parametrized(block: nn.Sequential) -> None:
+    nn.utils.parametrizations.weight_norm(block[0])
+
+
+@pytest.mark.parametrize("change", [hooked, biased, mirrored, dilated, parametrized])
+def test_what_a_user_changes_of_the_first_block_counts(change: Callable[[nn.Sequential], None]) -> None:
+    net, x = conv4(filters=18, blocks=2), torch.rand(6, 1, 8, 8)
+    block = net.blocks[0].eval()
+    change(block)
+    torch.testing.assert_close(block(x), nn.Sequential(*block)(x))
+    assert block[:2](x).shape == (6, 18, 8, 8)
 
 
 def test_readout_mean_is_over_positions() -> None:

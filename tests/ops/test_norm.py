@@ -114,7 +114,7 @@ def one_after_the_other(conv: Conv2d, layer: norm.BatchNorm, x: Tensor) -> Tenso
 
 def folded(conv: Conv2d, layer: norm.BatchNorm, x: Tensor) -> Tensor:
     weight, shift = layer.folded(conv, x)
-    return conv.with_weight(x, weight) + shift.view(-1, 1, 1)
+    return conv.convolve(x, weight) + shift.view(-1, 1, 1)
 
 
 class Folded(nn.Sequential):
@@ -122,14 +122,15 @@ class Folded(nn.Sequential):
         return folded(*self, x)  # type: ignore[arg-type]
 
 
-def convolution_and_norm(**options: Any) -> tuple[Conv2d, norm.BatchNorm]:
-    net = nn.Sequential(Conv2d(2, 4, 3, padding=1, bias=False, **options), norm.BatchNorm(4, eps=1e-3)).double()
+def convolution_and_norm(scale: bool = True, **options: Any) -> tuple[Conv2d, norm.BatchNorm]:
+    conv = Conv2d(2, 4, 3, **({"padding": 1} | options), bias=False)
+    net = nn.Sequential(conv, norm.BatchNorm(4, eps=1e-3, momentum=0.3, scale=scale)).double()
     for tensor in (*net.parameters(), net[1].running_mean):
         nn.init.normal_(tensor)
     return net[0], net[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": (1, 3)}])
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"stride": (2, 3)}, {"padding": (0, 1)}])
 @pytest.mark.parametrize("statistics", [None, "batch", "stored"])
 @pytest.mark.parametrize("training", [True, False])
 def test_folded_into_the_convolution_it_is_the_same_layer(
@@ -141,7 +142,7 @@ def test_folded_into_the_convolution_it_is_the_same_layer(
     layer.statistics = statistics
     x = (torch.randn(5, 2, 7, 6, dtype=torch.float64) + 1).requires_grad_()
     taps = torch.randn(conv(x).shape, dtype=torch.float64)
-    inputs, before = [x, conv.weight, layer.weight, layer.bias], [b.clone() for b in layer.buffers()]
+    inputs, before = [x, conv.weight, *layer.parameters()], [b.clone() for b in layer.buffers()]
     found = []
     for function in (one_after_the_other, folded):
         with torch.no_grad():
@@ -154,6 +155,41 @@ def test_folded_into_the_convolution_it_is_the_same_layer(
         found.append([y, *first, *second, *seen.values(), *[b.clone() for b in layer.buffers()]])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (10, 0.01)])
+def test_folded_statistics_are_those_of_float32(mean: float, deviation: float) -> None:
+    """Over 150 000 positions, where one long sum of squares would lose three digits."""
+    conv, layer = convolution_and_norm()
+    layer.statistics = "batch"
+    x = mean + deviation * (torch.rand(200, 2, 28, 28, dtype=torch.float64) < 0.1)
+    seen = []
+    for dtype in (torch.float64, torch.float32):
+        with norm.recording(layer.to(dtype)) as found:
+            layer.folded(conv.to(dtype), x.to(dtype))
+        seen.append(found[".running_var"].double())
+    limit = 1e-5 if deviation == 1 else 1e-3  # the pixels themselves are rounded to 5e-7 of 0.01
+    torch.testing.assert_close(seen[1], seen[0], rtol=limit, atol=0)
+
+
+def test_folded_over_one_value_is_refused_as_pytorch_does() -> None:
+    conv, layer = convolution_and_norm()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        layer.folded(conv, torch.zeros(1, 2, 1, 1, dtype=torch.float64))
+
+
+def test_a_variance_that_rounding_makes_negative_is_zero() -> None:
+    """Smooth and large images under a kernel of second differences."""
+    conv = Conv2d(1, 18, 3, padding=0, bias=False)
+    ramp = 255 * torch.linspace(0, 1, 28).expand(50, 1, 28, 28)
+    nn.init.constant_(conv.weight, 0)
+    conv.weight.data[..., 1, :] = 40 * torch.randn(18, 1, 1) * torch.tensor([1.0, -2.0, 1.0])
+    layer = norm.BatchNorm(18)
+    with norm.recording(layer) as seen:
+        weight, shift = layer.folded(conv, ramp)
+    assert seen[".running_var"].min() >= 0
+    assert weight.isfinite().all()
+    assert shift.isfinite().all()
 
 
 @pytest.mark.parametrize("shared", [True, False])

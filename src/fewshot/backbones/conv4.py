@@ -80,24 +80,34 @@ class Conv4(nn.Module):
 
 
 class Block(nn.Sequential):
-    """A convolution without bias where batch norm follows, the norm, and the rest; the names are those of a Sequential.
-
-    Where a patch of the image has fewer pixels than there are filters, the two are one convolution (`folded`).
-    """
+    """Convolution, norm, activation and pooling; the names are those of a Sequential."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or not self._folds():
+            return super().forward(x)
         layers: list[Any] = list(self)
         conv, norm, *rest = layers
-        if not isinstance(norm, BatchNorm) or conv.weight[0].numel() > conv.out_channels:
-            return super().forward(x)
         weight, shift = norm.folded(conv, x)
-        x = conv.with_weight(x, weight)
+        x = conv.convolve(x, weight)
         if isinstance(rest[0], MaxPool):  # the largest stays the largest without the shift
             x = rest.pop(0)(x)
         x = x + shift.to(x.dtype).view(-1, 1, 1)
         for layer in rest:
             x = layer(x)
         return x
+
+    def _folds(self) -> bool:
+        """Whether convolution and batch norm are computed as one: for images of few channels, on a CPU.
+
+        On a GPU the small products cost more than the passes over the images that they save. What a user puts in a
+        layer's place or hooks to it is called.
+        """
+        conv, norm = (*self, None, None)[:2]
+        plain = type(conv) is Conv2d and type(norm) is BatchNorm and len(self) > 2
+        if not plain or any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm)):
+            return False
+        usual = conv.bias is None and conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+        return usual and 2 * conv.kernel_size[0] * conv.kernel_size[1] * conv.in_channels <= conv.out_channels
 
 
 class MaxPool(nn.Module):

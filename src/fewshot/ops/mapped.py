@@ -186,18 +186,22 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
-        y = self.with_weight(x, self.weight)
+        y = self.convolve(x, self.weight)
         return y if self.bias is None else y + _column(_autocast(self.bias), y)
 
-    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        """This convolution of x with another kernel of its shape, without bias."""
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of x with another kernel of this shape, zeros around x, without bias."""
         return _Conv.apply(_autocast(x), _autocast(weight), (self.stride, self.padding, self.dilation, self.groups))
 
     def patches(self, x: Tensor) -> Tensor:
-        """What the kernel is multiplied with: [B, C, H, W] -> [C * kernel area, B * positions]; groups 1."""
-        (h, w), (down, right) = [int(n) for n in self.padding], self.stride
-        windows = pad(x, (w, w, h, h)).unfold(2, self.kernel_size[0], down).unfold(3, self.kernel_size[1], right)
-        return windows.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)
+        """What a kernel is multiplied with, zeros around x: [B, C, H, W] -> [B, C * kernel area, positions].
+
+        Without dilation and groups.
+        """
+        (high, wide), (down, right) = [int(n) for n in self.padding], self.stride
+        around = pad(x, (wide, wide, high, high))
+        windows = around.unfold(2, self.kernel_size[0], down).unfold(3, self.kernel_size[1], right)
+        return windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
 
 
 # A convolution y = Conv(x, w) is linear in both. Its derivatives are two more such products, and theirs are these

@@ -46,7 +46,7 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.recorded is not None:
             axes = [0, *range(2, x.ndim)]
-            var, mean = torch.var_mean(x, axes, correction=0)
+            var, mean = torch.var_mean(x.to(self.running_var.dtype), axes, correction=0)
             self.recorded.append((mean, var))
         weight, bias = self.weight, self.bias
         if self.statistics == "stored":  # written out: the support set's statistics are differentiated, too
@@ -63,21 +63,17 @@ class BatchNorm(nn.Module):
     def folded(self, conv: Conv2d, x: Tensor) -> tuple[Tensor, Tensor]:
         """Kernel, like conv's, and shift [C] of the one convolution of x that conv and this layer come to.
 
-        The batch's statistics of conv(x) are those of its kernels w over the patches p of x: mean w <p>, variance
-        w Cov(p) w. For images of few channels that is a small matrix, and saves all passes over the C channels of
-        conv(x), forward and back. conv has neither bias nor groups.
+        conv has neither bias nor groups nor dilation. Not for `vmap` where buffers move, as `forward`.
         """
-        stored = self.statistics == "stored" or (self.statistics is None and not self.training)
         mean, var = self.running_mean, self.running_var
+        stored = self.statistics == "stored" or (self.statistics is None and not self.training)
         if not stored or self.recorded is not None:
-            with torch.autocast(x.device.type, enabled=False):
-                w, p = conv.weight.flatten(1), conv.patches(x)  # [C, k], [k, n]
-                center, n = p.mean(1), p.shape[1]
-                p = p - center.unsqueeze(1)
-                seen = w @ center, (w @ (p @ p.mT / n) * w).sum(1)
+            *seen, n = _statistics_from_patches(conv, x)
             if self.recorded is not None:
-                self.recorded.append(seen)
+                self.recorded.append((seen[0], seen[1]))
             if self.statistics is None and self.training:
+                if n < 2:
+                    raise ValueError(f"Expected more than 1 value per channel when training, got {n}")
                 with torch.no_grad():
                     mean.lerp_(seen[0], self.momentum)
                     var.lerp_(seen[1] * n / (n - 1), self.momentum)
@@ -95,6 +91,21 @@ class BatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.running_mean)}, eps={self.eps}, scale={self.weight is not None}"
+
+
+def _statistics_from_patches(conv: Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance [C] of conv(x), and of how many values they are.
+
+    Over the patches p of x a kernel w has mean w <p> and variance w Cov(p) w: for images of few channels a small
+    matrix, and neither forward nor backward passes over the channels of conv(x).
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        w = conv.weight.flatten(1)  # [C, k]
+        p = conv.patches(x.to(w.dtype))  # [B, k, positions]
+        mean, n = p.mean((0, 2)), p[:, 0].numel()
+        centred = p - mean.unsqueeze(1)
+        covariance = (centred @ centred.mT).sum(0) / n  # image by image: one long sum loses three digits
+        return w @ mean, (w @ covariance * w).sum(1).clamp(min=0), n
 
 
 class LayerNorm(nn.Module):
