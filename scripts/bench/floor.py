@@ -10,10 +10,10 @@ bytes        what these same products must read and write: each of their inputs 
 floor        the larger of operations / matrix speed and bytes / copy speed: both can go on at the same time
 
 matrix speed is the best of square products of 512 to 2048 (on CUDA of 4096 and 8192), in bf16 on CUDA and for a step in
-bf16, else in float32; copy speed that of a copy far larger than the caches (bytes read plus bytes written), both with as many
-threads as cores. The floor is below what anyone will reach: a convolution is no square product, and its surroundings
-are not free. maml.py and protonet.py print how many times the floor each of their rows takes; the table here shows what
-the floors are made of.
+bf16, else in float32; copy speed that of a copy far larger than the caches (bytes read plus bytes written), both with
+as many threads as cores. The floor is below what anyone will reach: a convolution is no square product, and its
+surroundings are not free. maml.py and protonet.py print how many times the floor each of their rows takes; the table
+here shows what the floors are made of.
 """
 
 from collections.abc import Callable, Sequence
