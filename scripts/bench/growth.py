@@ -5,7 +5,8 @@
 MAML's step, second order, from 8 tasks, 5-way 1-shot 1-query, 1 inner step, 28x28 images, Conv4-64 with strides; one
 of these varied at a time, each point in a process of its own. Inner steps are also measured with
 algorithm.checkpoint_inner. For images in the data set it is the drawing of ProtoNet's 360 images a step from a
-memory-mapped file (of noise, made in a temporary folder).
+memory-mapped file (of noise, made in a temporary folder); its memory is pages of that file, which the kernel may take
+back, and is left out.
 
 Columns: exponent and memory exponent are the slopes of log time and log memory against log n, fitted by least
 squares over the larger half of the points: constant costs bend the smaller half down (image size counts pixels on
@@ -58,12 +59,14 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 def series(against: str, points: Sequence[int], device: str, quick: bool) -> Row:
     measured = [alone(quick, point, against, n, device, quick) for n in points]
     ms, mb = [m.ms for m in measured], [max(m.mb, 0.1) for m in measured]
+    mapped = against.startswith("images")
     half = slice(len(points) // 2 - (1 if len(points) < 6 else 0), None)  # at least three
     log_n = [math.log(n) for n in points[half]]
     return {
         "exponent": slope(log_n, [math.log(v) for v in ms[half]]),
-        "memory exponent": slope(log_n, [math.log(v) for v in mb[half]]),
-        "against": against, "n": list(points), "ms": ms, "MB": mb, "MB per unit": slope(points[half], mb[half]),
+        "memory exponent": None if mapped else slope(log_n, [math.log(v) for v in mb[half]]),
+        "against": against, "n": list(points), "ms": ms, "MB": None if mapped else mb,
+        "MB per unit": None if mapped else slope(points[half], mb[half]),
         "others %": max(m.others for m in measured),
     }  # fmt: skip
 
@@ -80,6 +83,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                                            ("time of a step", "peak memory above idle"), strict=True):  # fmt: skip
         panel.plot([1 / 64, 1], [1 / 64, 1], "--", color="0.6", label="linear")
         for row in rows:
+            if row[key] is None:
+                continue
             x, y = ([v / row[k][-1] for v in row[k]] for k in ("n", key))
             panel.plot(x, y, "o-", markersize=4, label=f"{row['against']}: {row[exponent]:.2f}")
         panel.set(xscale="log", yscale="log", title=f"{title}; exponent", xlabel="n, relative to the largest")
