@@ -93,4 +93,6 @@ def test_speed_page_is_what_make_bench_writes(bench: Any) -> None:
     page = (ROOT / "docs" / "speed.md").read_text()
     pages = bench("page")
     assert pages.render(page) == page, "docs/speed.md and docs/results differ: python scripts/bench/page.py"
-    assert {match[2] for match in pages.MARKED.finditer(page)} == {*NAMES, "maml_cuda"}
+    recorded = {file.stem.removeprefix("bench_") for file in (ROOT / "docs" / "results").glob("bench_*.json")}
+    shown = {match[2] for match in pages.MARKED.finditer(page)}
+    assert shown >= set(NAMES) and shown == recorded - {"sweep"}  # docs/sweeps.md has that one
