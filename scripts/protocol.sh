@@ -31,6 +31,7 @@ upright dataset.rotations=none
 random_split dataset.split=random
 euclidean algorithm.distance=euclidean
 antialias dataset.resize=antialias
+fp32 precision=fp32
 END
     jobs "evaluate run=$run $common name=protocol_trained_" <<'END'
 1_step algorithm.eval_inner_steps=1
