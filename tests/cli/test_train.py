@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUIET, metrics, only, refusal, result, start, succeed
+from command_line import QUIET, episodes, metrics, only, refusal, result, start, succeed
 from omegaconf import OmegaConf
 
 from fewshot.identity import identity
@@ -90,6 +90,20 @@ def test_resume(tmp_path: Path) -> None:
     assert metrics(moved) == before
     assert result(moved)["test"]["episodes"] == 20
     assert not list(tmp_path.glob("outputs/train/*/*"))
+
+
+def test_a_run_that_starts_from_anothers_weights(tmp_path: Path, trained: Path) -> None:
+    succeed("train", *QUIET, f"init={trained}", "trainer.steps=0", "train_shots=5", "seed=7", cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    assert episodes(run) == episodes(trained)  # no step was made: it is the other one
+    assert result(run)["train"]["init"] == str(trained)
+
+    said = refusal("train", *QUIET, "init=nowhere", cwd=tmp_path)
+    assert said == "init=nowhere is not the folder of a finished training run; choose one that has ended"
+    said = refusal("train", *QUIET, f"init={trained}", "backbone.filters=3", cwd=tmp_path)
+    assert said.startswith(f"init={trained}: the checkpoint does not fit this MAML: other shape: ")
+    said = refusal("train", *QUIET, f"init={trained}", "train_split=trainval", cwd=tmp_path)
+    assert "trained on other classes" in said and "(train_split: train -> trainval)" in said
 
 
 @pytest.fixture

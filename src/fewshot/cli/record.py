@@ -16,7 +16,7 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
 from fewshot.cli.identity import job_identity
 from fewshot.datasets.base import ImageSet
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.loggers.base import Logger, RunInfo
 from fewshot.ops.processes import Processes
@@ -103,6 +103,28 @@ def _nothing_to_resume(config: build.Config, root: Path, name: str) -> str:
     return f"resume=true, but the unfinished run {others[0]} differs in: {keys}; use resume=auto for a new run"
 
 
+def start_from(run: RunFolder, algorithm: Algorithm, config: build.Config) -> None:
+    """Give the algorithm the weights that a finished run was tested with.
+
+    InputError where there are none, or they do not fit, or what that run was trained on may be in this one's test.
+    """
+    if not run.finished or not checkpoint.steps(run.checkpoints):
+        raise InputError(f"init={run.path} is not the folder of a finished training run; choose one that has ended")
+    theirs = build.plain(OmegaConf.load(run.path / "config.yaml"))  # type: ignore[arg-type]
+    if theirs["dataset"]["_target_"] == config["dataset"]["_target_"]:
+        own, other = ({key: c[key] for key in ("dataset", "train_split")} for c in (config, theirs))
+        if keys := build.differing_keys(own, other):
+            raise InputError(
+                f"init={run.path} was trained on other classes, which may be in this run's test ({'; '.join(keys)}); "
+                "use the same dataset and train_split"
+            )
+    try:
+        _, state = checkpoint.load(run.checkpoints, run.result()["protocol"]["checkpoint_rule"])
+        checkpoint.load_into(algorithm, state["model"])
+    except FewshotError as error:
+        raise InputError(f"init={run.path}: {error}") from error
+
+
 def start_loggers(loggers: Sequence[Logger], config: build.Config, folder: RunFolder, name: str, steps: int) -> None:
     """Tell the views of the run; metrics.jsonl needs none of them. A sweep's runs are one group, named as it is."""
     saved = checkpoint.steps(folder.checkpoints)
@@ -148,7 +170,7 @@ def test(
     }
     steps = max(progress.step, 1)
     return head(cfg, name, cfg.evaluation.test_split, progress.step) | {
-        "train": _train_sizes(cfg, algorithm),
+        "train": _train_sizes(cfg, algorithm) | {"init": config["init"]},
         "baselines": baselines,
         "test": done.summary(),
         "val": ({k: v for k, v in progress.best.items() if k != "step"}

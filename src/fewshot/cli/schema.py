@@ -57,6 +57,7 @@ class RunSchema:
     train_split: str = MISSING
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
     seed: int = MISSING
+    init: str | None = None
     eval_seed: int = MISSING
     device: str = MISSING
     precision: str = MISSING

@@ -44,6 +44,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
     from fewshot.cli import build, record, show
     from fewshot.evaluation import evaluate
     from fewshot.ops.random import key
+    from fewshot.run_folder import RunFolder
     from fewshot.sampler import stream
 
     config = build.plain(cfg)
@@ -58,7 +59,10 @@ def train(cfg: DictConfig, stop: Any) -> None:
     processes = machine.processes
     images = build.load_images(cfg).on(machine.device)
     context = build.data_context(cfg, images)
-    algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device)
+    algorithm = build.make_algorithm(cfg, context, cfg.seed)
+    if cfg.init:
+        record.start_from(RunFolder(Path(cfg.init)), algorithm, config)
+    algorithm.to(machine.device)
     machine = build.with_precision(machine, record.wanted_precision(config, path), algorithm)
     config["precision"] = machine.precision  # config.yaml and the identity state what computes, not `auto`
     if machine.dtype is not None and algorithm.double_backward:
