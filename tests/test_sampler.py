@@ -314,3 +314,43 @@ def test_cuda_draws_the_same_episodes(make_images: Make) -> None:
     a, b = (MinibatchStream(images, "train", batch_size=9, seed=0, device=d).batch(20) for d in (CPU, cuda))
     torch.testing.assert_close(a.x, b.x.cpu(), rtol=2e-7, atol=0)
     assert torch.equal(a.y, b.y.cpu())
+
+
+def noise(height: int, width: int) -> ImageSet:
+    pixels = torch.randint(256, (32, 2, height, width), generator=torch.Generator().manual_seed(0))
+    return ImageSet(
+        name="noise", images=pixels.to(torch.uint8), offsets=torch.arange(5) * 8, class_names=list("abcd"),
+        groups=["all"] * 4, splits={"train": range(4)},
+    )  # fmt: skip
+
+
+def test_training_images_are_moved_each_by_itself() -> None:
+    """A moved image is its image, shifted, with the edge repeated; all moves occur; k gives the same again."""
+    shift, height, width = 2, 5, 6
+    images = noise(height, width)
+    still, moving = (EpisodeSampler(images, "train", ways=3, shots=2, queries=2, seed=5, shift=n) for n in (0, shift))
+    plain, moved = still.sample(0, 40), moving.sample(0, 40)
+    assert torch.equal(plain.classes, moved.classes)
+    seen = set()
+    for before, after in zip(plain.support_x.flatten(0, 1), moved.support_x.flatten(0, 1), strict=True):
+        padded = torch.nn.functional.pad(before, [shift] * 4, mode="replicate")
+        places = [
+            (y, x)
+            for y in range(2 * shift + 1)
+            for x in range(2 * shift + 1)
+            if torch.equal(padded[:, y : y + height, x : x + width], after)
+        ]
+        assert len(places) == 1
+        seen |= set(places)
+    assert len(seen) == 25
+    assert torch.equal(moving.sample(7, 1).query_x[0], moved.query_x[7])
+    assert torch.equal(EpisodeStream(moving, 2).batch(3).query_x, moved.query_x[6:8])
+
+    batches = [MinibatchStream(images, "train", batch_size=8, seed=5, shift=n).batch(1) for n in (0, shift)]
+    assert torch.equal(batches[0].y, batches[1].y) and not torch.equal(batches[0].x, batches[1].x)
+
+
+@pytest.mark.parametrize("shift", [-1, 5])
+def test_a_shift_is_less_than_an_image(shift: int) -> None:
+    with pytest.raises(InputError, match=f"train_shift={shift} .* 0 to 4 pixels"):
+        EpisodeSampler(noise(5, 6), "train", ways=3, shots=1, queries=1, seed=0, shift=shift)

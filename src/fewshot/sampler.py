@@ -26,25 +26,49 @@ class BatchStream(Protocol):
 
 
 class _Source:
-    """The images of one split on one device, ready to gather."""
+    """The images of one split on one device, ready to gather.
 
-    def __init__(self, images: ImageSet, split: str, device: torch.device) -> None:
+    shift: a row may also be one of a moved copy of the array; (2*shift + 1)**2 of them lie one after the other.
+    """
+
+    def __init__(self, images: ImageSet, split: str, device: torch.device, shift: int = 0) -> None:
+        most = min(images.image_shape[1:]) - 1
+        if not 0 <= shift <= most:
+            raise InputError(f"train_shift={shift} for the images of '{images.name}'; it can be 0 to {most} pixels")
         self.classes = torch.tensor(list(images.split(split)))
         self.starts = images.offsets[:-1][self.classes].to(device)
         self.sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes].to(device)
         self.turns, self.turn_stride = images.turns, int(images.offsets[-1])
         self.pixels = images.images  # on the device already, where they fit (`ImageSet.on`)
-        self.device = device
+        self.shift, self.device = shift, device
+
+    def moved(self, rows: Tensor, keys: Tensor) -> Tensor:
+        """Rows of the same images, each moved at random by its key [...]."""
+        return rows + random.below(keys, (2 * self.shift + 1) ** 2) * len(self.pixels)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Image rows [...] -> float32 images [..., C, H, W] in [0, 1]."""
-        flat = self.pixels.index_select(0, rows.flatten().to(self.pixels.device)).to(self.device)
+        row = rows.flatten()
+        flat = self.pixels.index_select(0, (row % len(self.pixels)).to(self.pixels.device)).to(self.device)
+        if self.shift:
+            move, side = row // len(self.pixels), 2 * self.shift + 1
+            flat = _move(flat, move // side - self.shift, move % side - self.shift)
         return flat.to(torch.float32).div_(255).view(*rows.shape, *self.pixels.shape[1:])
+
+
+def _move(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """[B, C, H, W], each moved by its number of pixels [B]; what comes in is the edge, repeated."""
+    height, width = images.shape[-2:]
+    y = (torch.arange(height, device=down.device) - down[:, None]).clamp(0, height - 1)  # [B, H]
+    x = (torch.arange(width, device=down.device) - right[:, None]).clamp(0, width - 1)
+    images = images.gather(2, y[:, None, :, None].expand_as(images))
+    return images.gather(3, x[:, None, None, :].expand_as(images))
 
 
 class EpisodeSampler:
     """N-way K-shot Q-query episodes of one split.
 
+    shift: every image of an episode is moved at random by up to so many pixels.
     within_groups: all classes of an episode come from one group (an alphabet), drawn uniformly among the
     groups with at least `ways` classes; `skipped_groups` counts the others.
     Raises InputError where the split cannot give such episodes.
@@ -60,13 +84,14 @@ class EpisodeSampler:
         queries: int,
         seed: int,
         within_groups: bool = False,
+        shift: int = 0,
         device: torch.device | None = None,
     ) -> None:
         for name, value, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
             if value < least:
                 raise InputError(f"{name}={value} is below {least}; set {name} to at least {least}")
         self.ways, self.shots, self.queries = ways, shots, queries
-        self.source = _Source(images, split, device or torch.device("cpu"))
+        self.source = _Source(images, split, device or torch.device("cpu"), shift)
         self._key = random.key(seed, split, "episodes")
         classes = self.source.classes
         if ways > len(classes):
@@ -121,6 +146,9 @@ class EpisodeSampler:
         if self.source.turns > 1:  # one rotation per class and task
             turn = random.below(random.mix(per_class, key.new_full((), -1)), self.source.turns)
             rows = rows + (turn * self.source.turn_stride)[..., None]
+        if self.source.shift:
+            image = torch.arange(self.shots + self.queries, device=key.device)
+            rows = self.source.moved(rows, random.mix(random.mix(per_class, key.new_full((), -2))[..., None], image))
         return position, rows
 
     def episodes(self, position: Tensor, rows: Tensor) -> Episode:
@@ -169,10 +197,10 @@ class MinibatchStream:
     """
 
     def __init__(
-        self, images: ImageSet, split: str, *, batch_size: int, seed: int, device: torch.device | None = None,
-        part: int = 0, parts: int = 1,
+        self, images: ImageSet, split: str, *, batch_size: int, seed: int, shift: int = 0,
+        device: torch.device | None = None, part: int = 0, parts: int = 1,
     ) -> None:  # fmt: skip
-        self.source = _Source(images, split, device or torch.device("cpu"))
+        self.source = _Source(images, split, device or torch.device("cpu"), shift)
         sizes = self.source.sizes
         self._class = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
         first = sizes.cumsum(0) - sizes
@@ -197,10 +225,11 @@ class MinibatchStream:
         place = torch.arange(self._part.start, self._part.stop, device=self._rows.device)
         chosen = self._order[within * self.batch_size + place]
         rows = self._rows[chosen]
+        key = random.mix(random.mix(self._key, place.new_full((), -k - 1)), place)
         if self.source.turns > 1:
-            key = random.mix(self._key, place.new_full((), -k - 1))
-            turn = random.below(random.mix(key, place), self.source.turns)
-            rows = rows + turn * self.source.turn_stride
+            rows = rows + random.below(key, self.source.turns) * self.source.turn_stride
+        if self.source.shift:
+            rows = self.source.moved(rows, random.mix(key, key.new_full((), 0)))
         return Minibatch(self.source.gather(rows), self._class[chosen])
 
 
@@ -217,18 +246,18 @@ def _share(size: int, part: int, parts: int, key: str) -> slice:
 
 def stream(
     wish: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
-    part: int = 0, parts: int = 1,
+    shift: int = 0, part: int = 0, parts: int = 1,
 ) -> BatchStream:  # fmt: skip
     """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it."""
     if isinstance(wish, Minibatches):
         return MinibatchStream(
-            images, split, batch_size=wish.batch_size, seed=seed, device=device, part=part, parts=parts
+            images, split, batch_size=wish.batch_size, seed=seed, shift=shift, device=device, part=part, parts=parts
         )
     assert isinstance(wish, Episodes)
     if wish.tasks < 1:
         raise InputError(f"tasks={wish.tasks} is below 1; a step needs at least one episode")
     sampler = EpisodeSampler(
         images, split, ways=wish.ways, shots=wish.shots, queries=wish.queries, seed=seed,
-        within_groups=within_groups, device=device,
+        within_groups=within_groups, shift=shift, device=device,
     )  # fmt: skip
     return EpisodeStream(sampler, wish.tasks, part=part, parts=parts)

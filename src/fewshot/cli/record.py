@@ -170,7 +170,7 @@ def test(
     }
     steps = max(progress.step, 1)
     return head(cfg, name, cfg.evaluation.test_split, progress.step) | {
-        "train": _train_sizes(cfg, algorithm) | {"init": config["init"]},
+        "train": _train_sizes(cfg, algorithm) | {"shift": cfg.train_shift, "init": cfg.init},
         "baselines": baselines,
         "test": done.summary(),
         "val": ({k: v for k, v in progress.best.items() if k != "step"}

@@ -55,6 +55,7 @@ class RunSchema:
     train_queries: int = MISSING
     within_groups: bool = MISSING
     train_split: str = MISSING
+    train_shift: int = 0
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
     seed: int = MISSING
     init: str | None = None

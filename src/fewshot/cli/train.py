@@ -74,7 +74,7 @@ def train(cfg: DictConfig, stop: Any) -> None:
     batches = stream(
         algorithm.stream, images, cfg.train_split,
         seed=cfg.seed, within_groups=cfg.within_groups, device=machine.device,
-        part=processes.rank, parts=processes.size,
+        shift=cfg.train_shift, part=processes.rank, parts=processes.size,
     )  # fmt: skip
     val = build.episode_sampler(cfg, images, cfg.evaluation.val_split, machine.device) if trainer.val_every else None
     test_sampler = build.episode_sampler(cfg, images, cfg.evaluation.test_split, machine.device)
