@@ -114,18 +114,6 @@ def test_rotations_turn_images_and_give_classes(load: Any) -> None:
     }
 
 
-@real
-def test_mirrored_classes_are_for_training_only(load: Any) -> None:
-    plain, both = load(rotations="classes"), load(rotations="classes", mirrored=True)
-    assert sizes(both) == {"train": 8224, "val": 688, "test": 1692, "trainval": 9600}
-    assert both.splits["test"] == plain.splits["test"] and torch.equal(both.images[: len(plain.images)], plain.images)
-    c = 1623 + 1000  # a class turned by 90 degrees, and its mirrored class
-    mirrored = slice(*both.offsets[4 * 1623 + c : 4 * 1623 + c + 2].tolist())
-    assert torch.equal(both.images[mirrored], plain.images[plain.offsets[c] : plain.offsets[c + 1]].flip(-1))
-    assert both.class_names[4 * 1623 + c] == f"{plain.class_names[c]}@mirrored"
-    assert both.groups[4 * 1623 + c] == plain.groups[c]
-
-
 def test_the_published_splits_of_any_data_are_disjoint_and_complete() -> None:
     names = [f"{alphabet}/character{n:02}" for alphabet in ("Greek", "Hebrew", "Oriya") for n in range(1, 5)]
     for split in omniglot.OPTIONS["split"]:
@@ -236,7 +224,6 @@ def test_the_yaml_file_has_the_constructors_parameters_and_defaults() -> None:
     [
         ({"split": "vinyal"}, "dataset.split=vinyal of 'omniglot'; it can be vinyals, random, lake"),
         ({"rotations": "all"}, "dataset.rotations=all .* none, task, classes"),
-        ({"rotations": "task", "mirrored": True}, "dataset.mirrored=true makes classes; use .*rotations=classes"),
         ({"resize": "bicubic"}, "dataset.resize=bicubic .* nearest, antialias"),
         ({"size": 0}, "dataset.size=0 .* 1 to 105"),
         ({"size": 106}, "dataset.size=106 .* 1 to 105"),

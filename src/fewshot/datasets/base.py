@@ -115,17 +115,3 @@ def rotated_classes(
     names = [f"{name}@{90 * r}" for r in range(4) for name in class_names]
     split4 = {split: [r * classes + c for r in range(4) for c in ids] for split, ids in splits.items()}
     return starts, names, list(groups) * 4, split4
-
-
-def mirrored_classes(
-    offsets: Tensor, class_names: Sequence[str], groups: Sequence[str], splits: Mapping[str, Sequence[int]]
-) -> tuple[Tensor, list[str], list[str], dict[str, list[int]]]:
-    """Each class of "train" and "trainval" also mirrored, as a class of its own (class ids classes + c).
-
-    For an array that holds all images and then all of them mirrored; validation and test stay as they are.
-    """
-    classes = len(class_names)
-    starts = torch.cat([offsets, offsets[1:] + offsets[-1]])
-    names = [*class_names, *(f"{name}@mirrored" for name in class_names)]
-    more = {split: [classes + c for c in ids] if split.startswith("train") else [] for split, ids in splits.items()}
-    return starts, names, list(groups) * 2, {split: [*ids, *more[split]] for split, ids in splits.items()}

@@ -31,7 +31,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fewshot.datasets import archive, cache
 from fewshot.datasets.archive import Published
-from fewshot.datasets.base import ImageSet, mirrored_classes, quarter_turns, rotated_classes
+from fewshot.datasets.base import ImageSet, quarter_turns, rotated_classes
 from fewshot.errors import InputError
 
 NAME = "omniglot"
@@ -92,8 +92,7 @@ LAKE_VAL = {
 class Omniglot:
     """The data set of `conf/dataset/omniglot.yaml`, which explains the options.
 
-    load: images [turns*32460, 1, size, size] uint8, ink 255 and paper 0 (`invert: false`: the reverse); with
-    `mirrored` as many again, of further training classes.
+    load: images [turns*32460, 1, size, size] uint8, ink 255 and paper 0 (`invert: false`: the reverse).
     Class names are "Alphabet/characterNN"; the group of a class is its alphabet.
     """
 
@@ -102,7 +101,6 @@ class Omniglot:
     split: str = "vinyals"
     split_seed: int = 0
     rotations: str = "none"
-    mirrored: bool = False
     size: int = 28
     resize: str = "nearest"
     invert: bool = True
@@ -112,8 +110,6 @@ class Omniglot:
         for key, options in OPTIONS.items():
             if getattr(self, key) not in options:
                 raise InputError(f"dataset.{key}={getattr(self, key)} of '{NAME}'; it can be {', '.join(options)}")
-        if self.mirrored and self.rotations == "task":
-            raise InputError("dataset.mirrored=true makes classes; use dataset.rotations=classes or none with it")
         if not 1 <= self.size <= SIDE:
             raise InputError(f"dataset.size={self.size} of '{NAME}'; it can be 1 to {SIDE}, the original's")
 
@@ -123,14 +119,10 @@ class Omniglot:
         splits = make_splits(names, self.split, self.split_seed)
         if self.rotations == "classes":
             offsets, names, groups, splits = rotated_classes(offsets, names, groups, splits)
-        if self.mirrored:
-            offsets, names, groups, splits = mirrored_classes(offsets, names, groups, splits)
         protocol: dict[str, Any] = {"rotations": self.rotations, "resize": self.resize}
         protocol |= {"inverted": self.invert, "split": self.split}
         if self.split == "random":
             protocol["split_seed"] = self.split_seed
-        if self.mirrored:
-            protocol["mirrored"] = True
         return ImageSet(
             name=NAME,
             images=images,
@@ -168,8 +160,7 @@ class Omniglot:
     def _key(self) -> Mapping[str, Any]:
         content = [part.content for part in PARTS]
         options = {"size": self.size, "resize": self.resize, "invert": self.invert}
-        options |= {"rotated": self.rotations != "none"} | ({"mirrored": True} if self.mirrored else {})
-        return options | {"content": content}
+        return options | {"rotated": self.rotations != "none", "content": content}
 
     def _prepare(self) -> cache.Prepared:
         paths = archive.obtain([part.zip for part in PARTS], self._folders(), fetch=self.download)
@@ -181,8 +172,6 @@ class Omniglot:
         images = torch.from_numpy(np.stack(rows)).unsqueeze(1)  # [32460, 1, size, size]
         if self.rotations != "none":
             images = quarter_turns(images)  # [4*32460, 1, size, size]
-        if self.mirrored:
-            images = torch.cat([images, images.flip(-1)])
         names = characters[::DRAWERS]
         offsets = torch.arange(len(names) + 1) * DRAWERS
         return cache.Prepared(images, offsets, names, [name.split("/")[0] for name in names])
