@@ -139,9 +139,7 @@ def test_a_sweep_of_six_two_of_them_interrupted(cluster: slurm.Slurm, here: Path
         stopped = {run: [row["step"] for row in metrics(run)] for run in (first, second)}
         saved = {run: checkpoint.steps(run / "checkpoints") for run in (first, second)}
         (here / "wait").unlink()
-        for ident, facts in cluster.jobs().items():  # SLURM holds a requeued job for two minutes
-            if facts["JobState"] == "PENDING" and facts["Reason"] == "BeginTime":
-                cluster.run("scontrol", "update", f"jobid={ident}", "StartTime=now")
+        cluster.release()
         code, said = sweep.end(150)
     assert code == 0, said
     jobs = record(folder)
@@ -164,6 +162,26 @@ def test_a_sweep_of_six_two_of_them_interrupted(cluster: slurm.Slurm, here: Path
 
     succeed("report", str(folder), "--csv", "six.csv", cwd=here)
     assert len((here / "six.csv").read_text().splitlines()) == 7
+
+
+def test_a_job_preempted_as_it_starts_is_not_lost(cluster: slurm.Slurm, here: Path) -> None:
+    """SIGTERM meets a Python that only begins: it must not end the job, which SLURM would then call failed."""
+    (here / "wait").touch()
+    (here / "sitecustomize.py").write_text('import os, time\ntime.sleep(20 if os.path.exists("wait") else 0)\n')
+    folder = here / "outputs" / "sweeps" / "early"
+    words = ["algorithm=protonet", "name=early", "seed=0", "hydra.launcher.partition=low"]
+    with Sweep(cluster, here, *words, f"hydra.launcher.setup=['export PYTHONPATH={here}']") as sweep:
+        until(lambda: (folder / "slurm" / "jobs.json").exists(), 60, "a job")
+        (ident,) = json.loads((folder / "slurm" / "jobs.json").read_text()).values()
+        until(lambda: cluster.jobs()[ident]["JobState"] == "RUNNING", 60, "its start")
+        cluster.run("sbatch", "--partition=high", "--mem=100M", "--cpus-per-task=2", "--time=1", "--output=/dev/null",
+                    "--wrap=sleep 1")  # fmt: skip
+        until(lambda: cluster.jobs()[ident]["Reason"] == "BeginTime", 30, "the requeue")
+        (here / "wait").unlink()
+        cluster.release()
+        code, said = sweep.end(150)
+    assert code == 0, said
+    assert [job["status"] for job in record(folder)] == ["done"]
 
 
 def test_failures_are_seen_and_only_they_run_again(cluster: slurm.Slurm, here: Path) -> None:

@@ -9,7 +9,9 @@ import contextlib
 import json
 import math
 import re
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +25,8 @@ from fewshot.ops.durable import replace
 
 POLL_SECONDS = 5.0
 PATIENCE = 4  # looks at a queue without the job, and at no result, until it counts as dead: NFS shows files late
+# Python, until it has handlers of its own, would die of them, and SLURM call failed what it preempts as it starts.
+DEAF = """sh -c 'trap "" TERM USR2; exec "$0" "$@"' """
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED")
 
 
@@ -101,8 +105,9 @@ class SlurmBatch(Batch):
         # Since SLURM 22.05 srun does not take this from sbatch: the job would get one core.
         keys["srun_args"] = [f"--cpus-per-task={self.settings.cpus_per_task}"]
         executor = submitit.AutoExecutor(
-            self.folder / "%j", cluster="slurm", slurm_max_num_timeout=keys.pop("max_num_timeout")
-        )
+            self.folder / "%j", cluster="slurm",
+            slurm_max_num_timeout=keys.pop("max_num_timeout"), slurm_python=DEAF + shlex.quote(sys.executable),
+        )  # fmt: skip
         executor.update_parameters(
             name=self.name, stderr_to_stdout=True,
             **{key if key in own else f"slurm_{key}": value for key, value in keys.items()},
