@@ -32,7 +32,7 @@ class Slurm(NamedTuple):
 
     def run(self, *command: str) -> str:
         """One of SLURM's programs; its output."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
         return done.stdout
 
@@ -128,20 +128,20 @@ def _download(root: Path) -> None:
 
 
 def _wait_until_idle(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
-    """Until the node takes jobs; half a minute at most."""
-    end = time.monotonic() + 30
+    """Until the node takes jobs; a minute and a half at most."""
+    end = time.monotonic() + 90
     while time.monotonic() < end:
         dead = [str(daemon.args) for daemon in daemons if daemon.poll() is not None]
         if dead:
             logs = "".join(path.read_text(errors="replace")[-500:] for path in (slurm.root / "log").iterdir())
             raise Unavailable(f"{dead} ended at its start: {logs}")
         done = subprocess.run(
-            ["sinfo", "-h", "-o", "%T"], env=slurm.environment, capture_output=True, text=True, timeout=20, check=False
+            ["sinfo", "-h", "-o", "%T"], env=slurm.environment, capture_output=True, text=True, timeout=60, check=False
         )
         if done.stdout.strip() == "idle":
             return
         time.sleep(0.5)
-    raise Unavailable("the node is not idle after 30 s")
+    raise Unavailable("the node is not idle after 90 s")
 
 
 def _wait_for_no_jobs(slurm: Slurm) -> None:

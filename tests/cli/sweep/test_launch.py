@@ -25,6 +25,7 @@ from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
 
 ALGORITHM = '''
+import glob
 import os
 import signal
 import sys
@@ -35,16 +36,15 @@ from fewshot.algorithms.protonet import ProtoNet
 
 
 class Faulty(ProtoNet):
-    """Prototypical networks, and what FAULTS says of this seed: `1=raise 2=exit`. Each step takes `pause` seconds."""
+    """Prototypical networks, and what FAULTS says of this seed, `1=throw 2=leave`, in its second step."""
 
-    def __init__(self, backbone, *, seed: int, pause: float, **keys) -> None:
+    def __init__(self, backbone, *, seed: int, **keys) -> None:
         super().__init__(backbone, **keys)
         faults = dict(word.split("=") for word in os.environ.get("FAULTS", "").split())
-        self.fault, self.pause, self.steps = faults.get(str(seed)), pause, 0
+        self.fault, self.seed, self.steps = faults.get(str(seed)), seed, 0
 
     def forward(self, batch):
         self.steps += 1
-        time.sleep(self.pause)
         if self.steps == 2:
             getattr(self, self.fault or "nothing")()
         return super().forward(batch)
@@ -71,6 +71,16 @@ class Faulty(ProtoNet):
             open("hung", "w").close()
             while True:
                 time.sleep(1)
+
+    def wait(self):
+        """Until a signal has come: a test stops the job here, however slow the machine is."""
+        open(f"waiting{self.seed}", "w").close()
+        while signal.getsignal(signal.SIGTERM).__self__.received is None:
+            time.sleep(0.01)
+
+    def wait_when_two_are_done(self):
+        if len(glob.glob("outputs/sweeps/*/*/result.json")) >= 2:
+            self.wait()
 '''
 YAML = """
 _target_: faulty.Faulty
@@ -78,7 +88,6 @@ stream: {_target_: fewshot.episode.Episodes, tasks: 1, ways: "${train_ways}", sh
 distance: squared_euclidean
 temperature: 10.0
 seed: ${seed}
-pause: 0.0
 """
 WORDS = [
     "--config-dir", "conf", "algorithm=faulty", "backbone=mlp", "queries=2", "trainer.steps=6", "trainer.log_every=1",
@@ -164,10 +173,12 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     raise AssertionError("not within two minutes")
 
 
-def interrupted(words: list[str], here: Path, signum: int, condition: Callable[[], bool]) -> Done:
+def interrupted(words: list[str], here: Path, signum: int, condition: Callable[[], bool], faults: str) -> Done:
     """`fewshot train -m` that gets a signal when the condition has come about."""
-    command = [SCRIPT, "train", "-m", *words]
-    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command, environment = [SCRIPT, "train", "-m", *words], os.environ | {"FAULTS": faults}
+    with subprocess.Popen(
+        command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         wait_for(condition, process)
         process.send_signal(signum)
         out, err = process.communicate(timeout=120)
@@ -182,43 +193,36 @@ def steps(here: Path) -> dict[str, list[int]]:
     }
 
 
-def under_way(here: Path, done: int) -> Callable[[], bool]:
-    """Whether so many jobs are done, and another one is in its second step or later."""
-
-    def look() -> bool:
-        have = results(here)
-        return len(have) >= done and any(len(rows) > 1 for run, rows in steps(here).items() if run not in have)
-
-    return look
-
-
 @pytest.mark.slow
 def test_stopped_twice_no_job_is_done_twice_and_none_is_lost(here: Path) -> None:
-    words = [*WORDS, "seed=0,1,2,3", "algorithm.pause=0.5"]  # seconds a step: a loaded machine looks late
-    first = interrupted(words, here, signal.SIGINT, under_way(here, done=1))
+    words = [*WORDS, "seed=0,1,2,3,4"]
+
+    def two_done() -> bool:
+        return len(results(here)) == 2 and all((here / f"waiting{seed}").exists() for seed in (2, 3))
+
+    first = interrupted(words, here, signal.SIGINT, two_done, "2=wait 3=wait")
     assert first.code == 130, first.err
     assert "Traceback" not in first.out + first.err
-    finished = {job["identity"] for job in jobs(here) if job["status"] == "done"}
-    assert finished == results(here)
-    assert first.err == f"stopped with {len(finished)} of 4 jobs done; the same command goes on in " + (
-        f"{next(here.glob('outputs/sweeps/*')).relative_to(here)}\n"
-    )
-    assert "stopped" in {job["status"] for job in jobs(here)}
-    assert not [job for job in jobs(here) if job["status"] in ("running", "failed")]
+    assert [job["status"] for job in jobs(here)] == ["done", "done", "stopped", "stopped", "waiting"]
+    assert {job["identity"] for job in jobs(here)[:2]} == results(here)
+    (folder,) = here.glob("outputs/sweeps/*")
+    assert first.err == f"stopped with 2 of 5 jobs done; the same command goes on in {folder.relative_to(here)}\n"
 
-    stamps = {path: path.stat().st_mtime_ns for path in here.glob("outputs/sweeps/*/*/result.json")}
-    half = {run: rows for run, rows in steps(here).items() if run not in finished}
-    second = interrupted(words, here, signal.SIGTERM, under_way(here, done=len(finished) + 1))
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    (here / "waiting3").unlink()
+    second = interrupted(
+        words, here, signal.SIGTERM, lambda: len(results(here)) == 4 and (here / "waiting3").exists(), "3=wait"
+    )
     assert second.code == 75, second.err
+    assert [job["status"] for job in jobs(here)] == ["done", "done", "done", "stopped", "done"]
 
     assert start("train", "-m", *words, cwd=here).code == 0
-    assert len(results(here)) == 4
+    assert len(results(here)) == 5
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert steps(here) == {run: [1, 2, 3, 4, 5, 6] for run in results(here)}
-    for job in jobs(here):
-        assert job["attempts"] == 1 or job["identity"] not in finished
-        log = (next(here.glob("outputs/sweeps/*")) / job["log"]).read_text()
-        assert ("going on with" in log) or not half.get(job["identity"]), "a half-done job began anew"
+    assert [job["attempts"] for job in jobs(here)] == [1, 1, 2, 3, 1]
+    for number in (2, 3):
+        assert "going on with" in (folder / "logs" / f"{number}.log").read_text(), "a half-done job began anew"
 
 
 @pytest.mark.slow
@@ -271,8 +275,7 @@ def test_a_second_signal_ends_everything_at_once(here: Path) -> None:
 
 @pytest.mark.slow
 def test_a_launcher_that_is_killed_leaves_no_job_behind(here: Path) -> None:
-    words = [*WORDS, "seed=0", "algorithm.pause=0.1", "trainer.steps=1000"]
-    killed = interrupted(words, here, signal.SIGKILL, under_way(here, done=0))
+    killed = interrupted([*WORDS, "seed=0"], here, signal.SIGKILL, (here / "waiting0").exists, "0=wait")
     assert killed.code == -signal.SIGKILL
     (run,) = here.glob("outputs/sweeps/*/*/run.json")
     for _ in range(200):
@@ -310,10 +313,10 @@ def test_what_cannot_be_run_is_its_own_failure_and_the_launcher_needs_no_torch(h
 
 @pytest.mark.slow
 def test_a_search_that_was_stopped_draws_and_finds_the_same(here: Path) -> None:
-    words = [*WORDS, "hydra/sweeper=optuna", "hydra.sweeper.trials=4", "algorithm.pause=0.1"]
-    stopped = interrupted(words, here, signal.SIGINT, under_way(here, done=2))
+    words = [*WORDS, "hydra/sweeper=optuna", "hydra.sweeper.trials=4"]
+    stopped = interrupted(words, here, signal.SIGINT, (here / "waiting0").exists, "0=wait_when_two_are_done")
     assert stopped.code == 130, stopped.err
-    assert len(results(here)) < 4
+    assert 2 <= len(results(here)) < 4
     again = start("train", "-m", *words, cwd=here)
     assert again.code == 0, again.err
     assert [job["status"] for job in jobs(here)] == ["done"] * 4
