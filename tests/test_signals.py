@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +50,19 @@ def test_the_launchers_handler_is_called_after_the_save_and_not_before() -> None
             assert calls == [signal.SIGUSR2]
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_sleep_ends_with_the_signal_also_where_a_shell_had_it_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for `fewshot ... &` in a script
+    try:
+        with StopSignal() as stop:
+            stop.sleep(0.01)
+            assert stop.received is None
+            threading.Timer(0.2, send, [signal.SIGINT]).start()
+            stop.sleep(3600)
+            assert stop.received == signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_is_not_passed_on_as_an_exception() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from types import FrameType
 
 from fewshot.errors import FewshotError
@@ -53,6 +54,12 @@ class StopSignal:
         """Whether somebody else had installed a handler for the signal."""
         handler = self._before.get(signum)
         return callable(handler) and handler is not signal.default_int_handler
+
+    def sleep(self, seconds: float) -> None:
+        """So long, or until a signal has come."""
+        end = time.monotonic() + seconds
+        while self.received is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(0.1, left))
 
     def pass_on(self) -> bool:
         """Call the handlers that were there before ours, in the order in which their signals came.

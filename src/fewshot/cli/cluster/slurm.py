@@ -22,6 +22,7 @@ from fewshot.cli.cluster.batch import Batch
 from fewshot.cli.sweep.jobs import Job
 from fewshot.errors import InputError
 from fewshot.ops.durable import replace
+from fewshot.signals import Stopped, StopSignal
 
 POLL_SECONDS = 5.0
 PATIENCE = 4  # looks at a queue without the job, and at no result, until it counts as dead: NFS shows files late
@@ -76,20 +77,21 @@ class SlurmBatch(Batch):
         return self.settings.array_parallelism
 
     def work_off(self) -> None:
-        """Submit what is not in the queue, and wait for all."""
+        """Submit what is not in the queue, and wait for all. Raises Stopped after a signal; the jobs stay."""
         self.ids: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
             self.ids = json.loads((self.folder / "jobs.json").read_bytes())
         there = queue(self.name)
         self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in there])
-        try:
-            self.wait()
-        except KeyboardInterrupt:
+        with StopSignal() as stop:
+            self.wait(stop)
+        if stop.received is not None and self.open:
             numbers = sorted({self.ids[str(job.identity)].split("_")[0] for job in self.open})
-            raise KeyboardInterrupt(
+            raise Stopped(
+                stop.received,
                 f"{len(self.open)} jobs stay in SLURM's queue: the same command waits for them again, "
-                f"scancel {' '.join(numbers)} ends them"
-            ) from None
+                f"scancel {' '.join(numbers)} ends them",
+            )
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """As arrays of about equal size, which share the number of jobs that may run at a time."""
@@ -119,12 +121,12 @@ class SlurmBatch(Batch):
             self.ids |= {str(job.identity): handle.job_id for job, handle in zip(array, handles, strict=True)}
             replace(self.folder / "jobs.json", (json.dumps(self.ids, indent=1) + "\n").encode())
 
-    def wait(self) -> None:
-        """Until none of the jobs is in the queue."""
+    def wait(self, stop: StopSignal) -> None:
+        """Until none of the jobs is in the queue, or a signal ends the waiting."""
         absent = dict.fromkeys((job.number for job in self.open), 0)
         last = time.monotonic()
-        while self.open:
-            time.sleep(POLL_SECONDS)
+        while self.open and stop.received is None:
+            stop.sleep(POLL_SECONDS)
             try:
                 states = queue(self.name)
             except subprocess.SubprocessError:  # the controller restarts: look again
