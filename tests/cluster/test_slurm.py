@@ -31,6 +31,7 @@ LAUNCHER = [
     "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1",
     "hydra.launcher.mem_gb=0.25", "hydra.launcher.timeout_min=20", "hydra.launcher.signal_delay_s=60",
 ]  # fmt: skip
+LONG = 300.0  # seconds, on any machine: a test that passes does not wait for them
 # Its steps wait while there is a file `wait` in the working directory: a test can interrupt it at leisure.
 SLOW = """
 import os, time
@@ -65,11 +66,10 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 240) -> None:
-    """Within a time that is long on any machine; a test that passes does not wait for it."""
-    end = time.monotonic() + seconds
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + LONG
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        assert time.monotonic() < end, f"not within {LONG} s: {what}"
         time.sleep(0.3)
 
 
@@ -93,9 +93,9 @@ class Sweep:
             self.process.kill()
             self.process.wait()
 
-    def end(self, seconds: float = 300) -> tuple[int, str]:
+    def end(self) -> tuple[int, str]:
         """Exit code and all that it has said."""
-        code = self.process.wait(timeout=seconds)
+        code = self.process.wait(timeout=LONG)
         return code, self.log.read_text()
 
 
