@@ -18,8 +18,8 @@ from torch import Tensor
 from toy_data import blobs
 
 from fewshot import checkpoint
+from fewshot.engine.processes import ALONE, Processes
 from fewshot.episode import Episode
-from fewshot.ops.processes import ALONE, Processes
 
 pytestmark = pytest.mark.slow  # each process imports torch
 
@@ -31,8 +31,8 @@ import torch
 sys.path.insert(0, sys.argv[1])
 from test_distributed import update
 
-from fewshot.ops import processes
-from fewshot.ops.processes import join
+from fewshot.engine import processes
+from fewshot.engine.processes import join
 
 torch.set_num_threads(1)
 group = join()

@@ -22,9 +22,10 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
 from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
+from fewshot.engine import capture
 from fewshot.episode import Batch, Episode, StepOutput
 from fewshot.evaluation import evaluate
-from fewshot.ops import capture, tasks
+from fewshot.ops import tasks
 from fewshot.outer_step import OuterStep
 from fewshot.sampler import EpisodeSampler, stream
 

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot import checkpoint
+from fewshot import checkpoint, schedules
 from fewshot.algorithms.base import Algorithm
+from fewshot.engine.guard import FiniteGuard
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.errors import FewshotError, InputError
-from fewshot.ops import schedules
-from fewshot.ops.guard import FiniteGuard
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
 from fewshot.trainer import Progress, Trainer

@@ -155,14 +155,14 @@ def alone(quick: bool, function: Callable[..., Any], *args: Any) -> Any:
 
 def machine(device: str) -> dict[str, Any]:
     """Where figures come from."""
-    from fewshot.ops.runtime import describe
+    from fewshot.engine.runtime import describe
 
     return {"device": describe(torch.device(device)), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
 
 
 def report(name: str, args: argparse.Namespace, rows: Sequence[Row], **more: Any) -> None:
     """Print the table; write it and where it comes from to --json."""
-    from fewshot.ops.durable import replace
+    from fewshot.engine.durable import replace
 
     flags = [
         " --quick" if args.quick else "",

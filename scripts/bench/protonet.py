@@ -178,7 +178,7 @@ def shapes(args: Namespace) -> list[Shape]:
 def precisions(args: Namespace) -> Sequence[str]:
     """What `auto` comes to, then fp32."""
     from fewshot.algorithms.protonet import ProtoNet
-    from fewshot.ops.runtime import pick_precision
+    from fewshot.engine.runtime import pick_precision
 
     auto = pick_precision("auto", torch.device(args.device), auto=ProtoNet.auto_precision)
     return ("fp32",) if args.quick else (auto, "fp32") if auto != "fp32" else (auto,)

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fewshot.ops.durable import replace
-from fewshot.ops.runtime import describe
+from fewshot.engine.durable import replace
+from fewshot.engine.runtime import describe
 
 SLOTS = 2
 TIMEOUT, GRACE = 40, 2  # seconds; a job takes a tenth

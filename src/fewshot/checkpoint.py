@@ -24,8 +24,8 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
+from fewshot.engine.durable import sync
 from fewshot.errors import FewshotError
-from fewshot.ops.durable import sync
 
 FORMAT = 1
 _STATE_FILES = ("state.safetensors", "state.json")

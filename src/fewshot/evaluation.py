@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm
+from fewshot.engine.processes import ALONE, Processes
+from fewshot.engine.runtime import autocast
 from fewshot.metrics import Mean, class_mean_accuracy, episode_accuracy, mean_ci95
-from fewshot.ops.processes import ALONE, Processes
-from fewshot.ops.runtime import autocast
 from fewshot.sampler import EpisodeSampler
 
 

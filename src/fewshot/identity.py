@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# What may differ between two runs of one identity: where things lie, what shows them, what they run on.
+# What may differ between two runs of one identity: where things lie, what shows them, what they run on. Whole paths,
+# each with all keys below it: `name` is the run's own name, and a user's `backbone.name` is not on the list.
 OUTSIDE_IDENTITY = (
-    "logger", "data_dir", "cache_dir", "output_dir", "device", "threads", "resume", "name", "cuda_graph", "profile",
+    "logger", "data_dir", "dataset.data_dir", "cache_dir", "dataset.cache_dir", "output_dir", "device", "threads",
+    "resume", "name", "trainer.cuda_graph", "trainer.profile",
 )  # fmt: skip
 
 
@@ -24,8 +26,9 @@ def computing(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def outside(key: str) -> bool:
     """Whether a key, such as `dataset.cache_dir` or the group `logger`, leaves the numbers as they are."""
-    parts = re.split(r"[./@]", key)
-    return bool({parts[0], parts[-1]} & set(OUTSIDE_IDENTITY))
+    parts = re.split("[./@]", key)
+    paths = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    return not paths.isdisjoint(OUTSIDE_IDENTITY)
 
 
 def digest(value: Any) -> str:

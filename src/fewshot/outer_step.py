@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm
+from fewshot.engine.capture import Captured
+from fewshot.engine.guard import FiniteGuard
+from fewshot.engine.processes import ALONE, Processes
+from fewshot.engine.runtime import autocast
 from fewshot.episode import Batch
 from fewshot.ops import random
-from fewshot.ops.capture import Captured
-from fewshot.ops.guard import FiniteGuard
-from fewshot.ops.processes import ALONE, Processes
-from fewshot.ops.runtime import autocast
 
 
 class OuterStep:
     """Calling it trains `algorithm` on one batch; nothing in it asks the device for a number.
 
     It is two fixed sequences of tensor operations, `_gradients` and `_move`, with the exchange between the
-    processes in the middle; on CUDA each becomes a CUDA graph (`cuda_graph`, see ops.capture). The step's number
+    processes in the middle; on CUDA each becomes a CUDA graph (`cuda_graph`, see engine.capture). The step's number
     and rate are therefore tensors. `window` sums loss and accuracy (percent) of the steps since it was last
     emptied; `guard` says whether all was finite.
     """

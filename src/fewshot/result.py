@@ -11,7 +11,7 @@ import torch
 from fewshot import __version__
 from fewshot.algorithms.base import Algorithm
 from fewshot.datasets.base import ImageSet
-from fewshot.ops.runtime import describe
+from fewshot.engine.runtime import describe
 
 SCHEMA = 1
 

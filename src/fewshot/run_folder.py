@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from fewshot import __version__
+from fewshot.engine.durable import replace, sync
 from fewshot.errors import FewshotError, InputError
-from fewshot.ops.durable import replace, sync
 
 _LOG = logging.getLogger("fewshot")
 _NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: they are stored as these strings

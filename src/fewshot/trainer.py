@@ -12,14 +12,14 @@ import torch
 
 from fewshot import checkpoint
 from fewshot.algorithms.base import Algorithm
+from fewshot.engine.processes import ALONE, Processes
+from fewshot.engine.profiler import StepProfiler
 from fewshot.errors import FewshotError, InputError
 from fewshot.loggers.base import Logger
-from fewshot.ops.processes import ALONE, Processes
-from fewshot.ops.profiler import StepProfiler
-from fewshot.ops.schedules import Schedule
 from fewshot.outer_step import OuterStep
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import BatchStream
+from fewshot.schedules import Schedule
 from fewshot.signals import Stopped, StopSignal
 
 log = logging.getLogger("fewshot")

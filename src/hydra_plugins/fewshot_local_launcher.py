@@ -1,6 +1,6 @@
 """`hydra/launcher=local`: a sweep's jobs as processes of their own, N at a time.
 
-Hydra imports this file whenever it starts; what the launcher does is in `fewshot.cli.sweep` and imported by `-m`.
+Hydra imports this file whenever it starts; what the launcher does is in `fewshot.sweep` and imported by `-m`.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ class LocalLauncher(Launcher):
     def __init__(
         self, *, slots: int | None, timeout: float | None, grace: float, retries: int, objective: str
     ) -> None:  # fmt: skip
-        from fewshot.cli.sweep.launch import Settings
+        from fewshot.sweep.launch import Settings
 
         self._settings = Settings(slots=slots, timeout=timeout, grace=grace, retries=retries, objective=objective)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from fewshot.cli.sweep.launch import Sweep
+        from fewshot.sweep.launch import Sweep
 
         self._sweep = Sweep(self._settings, task_function, hydra_context.config_loader, config)
 

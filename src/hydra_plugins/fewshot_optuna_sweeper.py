@@ -1,6 +1,6 @@
 """`hydra/sweeper=optuna`: a search that goes on where it stopped. Needs the extra `optuna`.
 
-Hydra imports this file whenever it starts; what the sweeper does is in `fewshot.cli.sweep.search`.
+Hydra imports this file whenever it starts; what the sweeper does is in `fewshot.sweep.search`.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class OptunaSweeper(Sweeper):
     def __init__(
         self, *, trials: int, batch: int | None, direction: str, seed: int, params: Mapping[str, str]
     ) -> None:  # fmt: skip
-        from fewshot.cli.sweep.search import Settings
+        from fewshot.sweep.search import Settings
 
         self._settings = Settings(trials=trials, batch=batch, direction=direction, seed=seed)
         self._params = dict(params)
@@ -33,7 +33,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from fewshot.cli.sweep.search import best, search
+        from fewshot.sweep.search import best, search
 
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         study = search(self._settings, words, self._config, self._launcher, self._loader)

@@ -20,11 +20,11 @@ class RayLauncher(Launcher):
                       "max_retries": max_retries, "objective": objective}  # fmt: skip
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from fewshot.cli.cluster import needs
-        from fewshot.cli.sweep.launch import Sweep
+        from fewshot.sweep import needs
+        from fewshot.sweep.launch import Sweep
 
         needs("ray", extra="ray")
-        from fewshot.cli.cluster.ray import RayBatch, Settings
+        from fewshot.sweep.ray import RayBatch, Settings
 
         settings = Settings(**self._keys)  # type: ignore[arg-type]
         self._sweep = Sweep(settings, task_function, hydra_context.config_loader, config, RayBatch)

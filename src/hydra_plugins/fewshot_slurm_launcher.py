@@ -25,9 +25,9 @@ class SlurmLauncher(Launcher):
         }  # fmt: skip
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from fewshot.cli.cluster import needs
-        from fewshot.cli.cluster.slurm import Settings, SlurmBatch
-        from fewshot.cli.sweep.launch import Sweep
+        from fewshot.sweep import needs
+        from fewshot.sweep.launch import Sweep
+        from fewshot.sweep.slurm import Settings, SlurmBatch
 
         needs("submitit", extra="slurm")
         settings = Settings(**self._keys)  # type: ignore[arg-type]

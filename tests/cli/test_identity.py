@@ -1,9 +1,20 @@
 """What makes two runs the same, and two sweeps."""
 
+import copy
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
-from fewshot.cli.identity import differing_keys, identity, sweep_name
+import pytest
+import yaml
+
+from fewshot.cli.compose import conf_dir
+from fewshot.cli.identity import differing_keys, flatten, identity, sweep_name
+from fewshot.identity import OUTSIDE_IDENTITY
+
+GROUPS = ("dataset", "backbone", "algorithm", "augment", "trainer", "experiment", "logger")
+SHIPPED = sorted(file for group in GROUPS for file in (conf_dir() / group).rglob("*.yaml"))
 
 CONFIG = {
     "ways": 5, "threads": 1, "device": "cpu", "name": None,
@@ -24,6 +35,57 @@ def test_what_shows_or_hosts_a_run_is_outside_its_identity() -> None:
     assert identity(CONFIG) != identity(CONFIG | {"ways": 6})
     assert identity(CONFIG) != identity(CONFIG | {"dataset": {"cache_dir": "/a", "size": 32}})
     assert differing_keys(CONFIG | {"ways": 6}, CONFIG) == ["ways: 5 -> 6"]
+
+
+def placed(file: Path) -> dict[str, Any]:
+    """The keys of a YAML file where its `@package`, or else its group, puts them."""
+    text = file.read_text()
+    keys = yaml.safe_load(text) or {}
+    keys.pop("defaults", None)
+    if text.startswith("# @package _global_"):
+        return dict(keys)
+    package = text.split("\n", 1)[0].removeprefix("# @package ") if text.startswith("# @package") else ""
+    groups = file.relative_to(conf_dir()).parts[:-1]
+    for part in reversed(package.split(".") if package else groups):
+        keys = {part: keys}
+    return dict(keys)
+
+
+def changed(config: dict[str, Any], path: str) -> dict[str, Any]:
+    """The same with another value at `path`."""
+    new = copy.deepcopy(config)
+    *way, last = path.split(".")
+    node = new
+    for part in way:
+        node = node[part]
+    node[last] = [node[last], "another"]
+    return new
+
+
+@pytest.mark.parametrize("file", [conf_dir() / "config.yaml", *SHIPPED], ids=lambda f: str(f.relative_to(conf_dir())))
+def test_every_shipped_key_is_part_of_the_identity_but_those_on_the_list(file: Path) -> None:
+    config = placed(file)
+    config.pop("hydra", None)
+    for path in flatten(config):
+        listed = any(path == out or path.startswith(f"{out}.") for out in OUTSIDE_IDENTITY)
+        assert (identity(changed(config, path)) == identity(config)) == listed, path
+
+
+@pytest.mark.parametrize("group", ["dataset", "backbone", "algorithm", "trainer", "augment"])
+@pytest.mark.parametrize(
+    "key", ["name", "device", "threads", "resume", "profile", "logger", "output_dir", "mine.cache_dir"]
+)
+def test_a_key_of_a_users_own_is_part_of_the_identity_whatever_its_name(group: str, key: str) -> None:
+    if f"{group}.{key}" in OUTSIDE_IDENTITY:
+        group = "mine"  # trainer.profile is ours
+    own: dict[str, Any] = {}
+    node = own.setdefault(group, {})
+    *way, last = key.split(".")
+    for part in way:
+        node = node.setdefault(part, {})
+    node[last] = "a"
+    assert identity(changed(own, f"{group}.{key}")) != identity(own)
+    assert sweep_name("config", [f"{group}.{key}=a,b"]) != sweep_name("config", [f"{group}.{key}=a,c"])
 
 
 def test_a_sweep_is_named_by_what_varies() -> None:

@@ -11,8 +11,8 @@ import torch
 from command_line import QUIET, episodes, metrics, only, refusal, result, start, succeed
 from omegaconf import OmegaConf
 
+from fewshot.engine import runtime
 from fewshot.identity import identity
-from fewshot.ops import runtime
 from fewshot.run_folder import RunFolder
 
 

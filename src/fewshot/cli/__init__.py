@@ -1,4 +1,4 @@
-"""The command line: the first word picks the verb, the rest is Hydra's grammar. Layer 5.
+"""The command line: the first word picks the verb, the rest is Hydra's grammar. Layer 6.
 
 Only the standard library is imported here, so that `fewshot --help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""From a composed configuration to objects: the only place where `_target_`s become instances. Layer 5."""
+"""From a composed configuration to objects: the only place where `_target_`s become instances. Layer 6."""
 
 import inspect
 import os
@@ -20,9 +20,9 @@ from fewshot.cli.identity import flatten as flatten
 from fewshot.cli.identity import identity as identity
 from fewshot.cli.identity import plain as plain
 from fewshot.datasets.base import ImageSet
+from fewshot.engine import runtime
+from fewshot.engine.processes import Processes, join
 from fewshot.errors import FewshotError, InputError
-from fewshot.ops import runtime
-from fewshot.ops.processes import Processes, join
 from fewshot.sampler import EpisodeSampler
 from fewshot.trainer import Trainer
 

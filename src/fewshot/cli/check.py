@@ -1,4 +1,4 @@
-"""`fewshot check`: machine, data, and the meta-gradient of the configured model. Layer 5."""
+"""`fewshot check`: machine, data, and the meta-gradient of the configured model. Layer 6."""
 
 import os
 from typing import Any
@@ -20,7 +20,7 @@ def job(cfg: DictConfig) -> int:
 
     from fewshot import __version__
     from fewshot.cli import build
-    from fewshot.ops import runtime
+    from fewshot.engine import runtime
 
     config = build.plain(cfg)
     machine = build.start_machine(config)

@@ -1,4 +1,4 @@
-"""What the Tab key offers. Hydra completes groups, options and keys; verbs, folders and data sets are ours. Layer 5."""
+"""What the Tab key offers. Hydra completes groups, options and keys; verbs, folders and data sets are ours. Layer 6."""
 
 import os
 import sys

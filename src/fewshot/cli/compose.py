@@ -1,4 +1,4 @@
-"""Hydra, called so that its errors come out as one line, and a job's result as an exit code. Layer 5."""
+"""Hydra, called so that its errors come out as one line, and a job's result as an exit code. Layer 6."""
 
 import contextlib
 import os
@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import fewshot
 from fewshot.cli.errors import guarded
+from fewshot.engine import processes
 from fewshot.errors import FewshotError, InputError
-from fewshot.ops import processes
 
 STOPPED = (75, 130)  # exit codes of a job that a signal ended: the sweep ends with it
 

@@ -1,4 +1,4 @@
-"""`fewshot data list|prepare|verify|show`: words instead of overrides. Layer 5."""
+"""`fewshot data list|prepare|verify|show`: words instead of overrides. Layer 6."""
 
 import argparse
 import time

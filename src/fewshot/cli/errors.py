@@ -1,12 +1,12 @@
-"""From exceptions to one line and an exit code. Layer 5."""
+"""From exceptions to one line and an exit code. Layer 6."""
 
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
+from fewshot.engine import processes
 from fewshot.errors import FewshotError
-from fewshot.ops import processes
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:

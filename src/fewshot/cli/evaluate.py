@@ -1,4 +1,4 @@
-"""`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 5."""
+"""`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 6."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What makes two runs the same, and where a sweep lies. Layer 5; imports no torch: a launcher asks it, too."""
+"""What makes two runs the same, and where a sweep lies. Layer 6; imports no torch: a launcher asks it, too."""
 
 import contextlib
 import hashlib

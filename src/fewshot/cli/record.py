@@ -1,4 +1,4 @@
-"""Opening and closing the record of a run: folder, loggers, the one test, result. Layer 5."""
+"""Opening and closing the record of a run: folder, loggers, the one test, result. Layer 6."""
 
 import logging
 import time
@@ -16,11 +16,11 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
 from fewshot.cli.identity import job_identity
 from fewshot.datasets.base import ImageSet
+from fewshot.engine.processes import Processes
+from fewshot.engine.runtime import peak_memory_mb
 from fewshot.errors import FewshotError, InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.loggers.base import Logger, RunInfo
-from fewshot.ops.processes import Processes
-from fewshot.ops.runtime import peak_memory_mb
 from fewshot.report import shown
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler

@@ -1,4 +1,4 @@
-"""`fewshot report DIR...`: what runs reached, in the terminal and as files. Layer 5."""
+"""`fewshot report DIR...`: what runs reached, in the terminal and as files. Layer 6."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Types of the root configuration and of the trainer. Layer 5.
+"""Types of the root configuration and of the trainer. Layer 6.
 
 Groups whose classes users may add (dataset, backbone, algorithm, logger) are typed by the values in their
 YAML files instead; see `validate`.

@@ -1,4 +1,4 @@
-"""What a verb says at its end. Layer 5."""
+"""What a verb says at its end. Layer 6."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`fewshot train`: a run from configuration to result.json. Layer 5."""
+"""`fewshot train`: a run from configuration to result.json. Layer 6."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
 def job(cfg: DictConfig) -> int:
     """One run. torch is imported only here, once the configuration is known to be valid."""
     from fewshot.cli.errors import is_out_of_memory
-    from fewshot.ops import processes
+    from fewshot.engine import processes
     from fewshot.signals import Stopped, StopSignal
 
     with StopSignal(relayed=processes.size() > 1) as stop:

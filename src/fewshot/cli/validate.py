@@ -1,4 +1,4 @@
-"""What Hydra lets through: unknown keys behind `+`, wrong types in groups, impossible relations. Layer 5.
+"""What Hydra lets through: unknown keys behind `+`, wrong types in groups, impossible relations. Layer 6.
 
 The reference is the same configuration with the same group choices but no values overridden: a key must be
 in it, and a value must be of the type it has there (null: any type).

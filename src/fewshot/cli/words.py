@@ -1,4 +1,4 @@
-"""For verbs that take words and files instead of overrides. Layer 5."""
+"""For verbs that take words and files instead of overrides. Layer 6."""
 
 import argparse
 import contextlib

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewshot.engine.durable import sync
 from fewshot.errors import FewshotError, InputError
-from fewshot.ops.durable import sync
 
 FORMAT = 1
 

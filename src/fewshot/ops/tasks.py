@@ -49,7 +49,7 @@ class Recomputed:
     refuses `torch.autograd.grad`, which task chunks need.
 
     What was drawn (dropout) is drawn again alike. A CUDA graph cannot do that: while one is captured, a function
-    that has drawn before raises RuntimeError (and `ops.capture` lets the step run as it is).
+    that has drawn before raises RuntimeError (and `engine.capture` lets the step run as it is).
     """
 
     def __init__(self, *, enabled: bool) -> None:

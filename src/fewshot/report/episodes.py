@@ -1,4 +1,4 @@
-"""Pictures of episodes. Layer 4."""
+"""Pictures of episodes. Layer 5."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Charts of runs: curves, accuracy against shots and ways, inner steps, paper against ours. Layer 4.
+"""Charts of runs: curves, accuracy against shots and ways, inner steps, paper against ours. Layer 5.
 
 Each returns a matplotlib Figure. Whiskers are 95 % intervals over test episodes; bands and small circles are seeds.
 """
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewshot.engine.durable import replace
 from fewshot.metrics import mean_ci95
-from fewshot.ops.durable import replace
 from fewshot.report.episodes import draw_embedding, draw_shown
 from fewshot.report.groups import Group
 from fewshot.report.runs import Record

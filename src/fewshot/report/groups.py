@@ -1,4 +1,4 @@
-"""Runs that differ only in seed, together: the spread over seeds and the interval over episodes, apart. Layer 4."""
+"""Runs that differ only in seed, together: the spread over seeds and the interval over episodes, apart. Layer 5."""
 
 import json
 from collections import Counter

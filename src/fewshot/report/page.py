@@ -1,4 +1,4 @@
-"""A report of many runs, gathered once, as one HTML file or as Markdown. Layer 4."""
+"""A report of many runs, gathered once, as one HTML file or as Markdown. Layer 5."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Run folders, read. Layer 4."""
+"""Run folders, read. Layer 5."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The few test episodes that a run keeps whole, so that pictures can be drawn from its folder alone. Layer 4."""
+"""The few test episodes that a run keeps whole, so that pictures can be drawn from its folder alone. Layer 5."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fewshot.algorithms.base import Algorithm, class_means
+from fewshot.engine.runtime import autocast
 from fewshot.evaluation import Evaluation
-from fewshot.ops.runtime import autocast
 from fewshot.sampler import EpisodeSampler
 
 PER_CLASS = 5  # support images, and queries, that are kept of each class

@@ -1,4 +1,4 @@
-"""What a sweep's run folders cannot tell: jobs that failed, and jobs that have not run. Layer 4."""
+"""What a sweep's run folders cannot tell: jobs that failed, and jobs that have not run. Layer 5."""
 
 import json
 from collections.abc import Iterable, Iterator

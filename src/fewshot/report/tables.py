@@ -1,4 +1,4 @@
-"""The tables of a report, once for the terminal, Markdown and HTML: cells are text. Layer 4."""
+"""The tables of a report, once for the terminal, Markdown and HTML: cells are text. Layer 5."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -20,9 +20,9 @@ import torch
 from command_line import SCRIPT, Done, metrics, refusal, result, start
 
 from fewshot import checkpoint
-from fewshot.cli.sweep.jobs import Record
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
+from fewshot.sweep.jobs import Record
 
 ALGORITHM = '''
 import glob

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot.cli.sweep.slots import Slot, plan, visible_gpus
+from fewshot.sweep.slots import Slot, plan, visible_gpus
 
 
 @pytest.fixture(autouse=True)

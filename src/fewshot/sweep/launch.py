@@ -1,4 +1,4 @@
-"""The local launcher: a sweep's jobs, several at a time, each alone with what befalls it. Layer 5; no torch."""
+"""The local launcher: a sweep's jobs, several at a time, each alone with what befalls it. Layer 7; no torch."""
 
 import math
 import os
@@ -18,14 +18,14 @@ from omegaconf import DictConfig, open_dict
 
 from fewshot.cli.compose import Task
 from fewshot.cli.identity import job_identity, plain
-from fewshot.cli.sweep.jobs import Job, Record
-from fewshot.cli.sweep.process import Child, last_line, warm_up
-from fewshot.cli.sweep.slots import Slot, plan
-from fewshot.cli.sweep.view import View
 from fewshot.cli.validate import validate
 from fewshot.errors import FewshotError, InputError
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
+from fewshot.sweep.jobs import Job, Record
+from fewshot.sweep.process import Child, last_line, warm_up
+from fewshot.sweep.slots import Slot, plan
+from fewshot.sweep.view import View
 
 LOOK_SECONDS = 0.5  # between two looks at running jobs
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fewshot.cli.sweep.progress import Progress
+from fewshot.sweep.progress import Progress
 
 
 def write(run: Path, *rows: dict[str, float], torn: str = "") -> None:

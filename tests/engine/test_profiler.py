@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewshot.ops.profiler import LARGEST, StepProfiler
+from fewshot.engine.profiler import LARGEST, StepProfiler
 
 
 @pytest.mark.parametrize(("planned", "done"), [(1, 1), (3, 3), (20, 20), (20, 7)])
@@ -42,7 +42,7 @@ def test_the_profiler_says_nothing(tmp_path: Path) -> None:
     script = """
 import torch
 from pathlib import Path
-from fewshot.ops.profiler import StepProfiler
+from fewshot.engine.profiler import StepProfiler
 p = StepProfiler(Path("profile"), 1)
 p.step()
 """

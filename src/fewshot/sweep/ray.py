@@ -1,4 +1,4 @@
-"""A sweep's jobs as tasks of Ray. Layer 5. See docs/clusters.md."""
+"""A sweep's jobs as tasks of Ray. Layer 7. See docs/clusters.md."""
 
 import logging
 import os
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot.cli.cluster.batch import Batch
-from fewshot.cli.cluster.remote import Remote
-from fewshot.cli.sweep.jobs import Job
 from fewshot.errors import InputError
 from fewshot.signals import Stopped, StopSignal
+from fewshot.sweep.batch import Batch
+from fewshot.sweep.jobs import Job
+from fewshot.sweep.remote import Remote
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import: nothing is sent anywhere unasked
 import ray

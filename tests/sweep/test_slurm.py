@@ -15,8 +15,8 @@ import torch
 from command_line import QUIET, SCRIPT, episodes, metrics, result, succeed
 
 from fewshot import checkpoint
-from fewshot.cli.cluster.slurm import Settings
 from fewshot.errors import InputError
+from fewshot.sweep.slurm import Settings
 
 pytestmark = pytest.mark.slow
 # Jobs in `low` give way to those in `high`: SIGTERM at once, the end after GraceTime, then back into the queue.

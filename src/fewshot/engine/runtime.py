@@ -8,8 +8,8 @@ import sys
 
 import torch
 
+from fewshot.engine.processes import ALONE, Processes
 from fewshot.errors import InputError
-from fewshot.ops.processes import ALONE, Processes
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 _GIB = 1 << 30

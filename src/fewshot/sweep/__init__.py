@@ -1,6 +1,6 @@
-"""Sweeps on SLURM and Ray: existing engines start the jobs; sweep.json, table and run folders are as everywhere.
+"""Sweeps: launchers on this machine, on SLURM and on Ray, and a search with Optuna. Layer 7.
 
-Layer 5; submitit and ray are extras, and imported when a sweep is launched.
+Whatever starts the jobs, sweep.json, the table and the run folders are the same.
 """
 
 from importlib.util import find_spec
@@ -9,6 +9,6 @@ from fewshot.errors import InputError
 
 
 def needs(package: str, *, extra: str) -> None:
-    """InputError where an engine is not installed."""
+    """InputError where a package that a launcher needs is not installed."""
     if find_spec(package) is None:
         raise InputError(f"hydra/launcher={extra} needs {package}, which is not installed: pip install {package}")

@@ -1,4 +1,4 @@
-"""A sweep in the terminal: a live table, or plain lines where none can be drawn. Layer 5; no torch."""
+"""A sweep in the terminal: a live table, or plain lines where none can be drawn. Layer 7; no torch."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.cli.show import percent, print_table
-from fewshot.cli.sweep.jobs import Job
-from fewshot.cli.sweep.progress import Progress
 from fewshot.loggers.console import can_draw
+from fewshot.sweep.jobs import Job
+from fewshot.sweep.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Group

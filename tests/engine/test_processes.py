@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from fewshot.engine import processes, runtime
+from fewshot.engine.processes import ALONE, Processes
 from fewshot.errors import InputError
-from fewshot.ops import processes, runtime
-from fewshot.ops.processes import ALONE, Processes
 
 
 def test_alone_everything_is_as_it_is() -> None:

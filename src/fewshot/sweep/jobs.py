@@ -1,4 +1,4 @@
-"""The jobs of a sweep, and sweep.json: what run folders cannot know of them. Layer 5; no torch.
+"""The jobs of a sweep, and sweep.json: what run folders cannot know of them. Layer 7; no torch.
 
 The truth about a job is its run folder. sweep.json adds what failed, why, and where its log is.
 """
@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fewshot.engine.durable import replace
 from fewshot.errors import InputError
-from fewshot.ops.durable import replace
 from fewshot.run_folder import RunFolder
 
 SCHEMA = 1

@@ -1,4 +1,4 @@
-"""A sweep's jobs as SLURM job arrays, through submitit. Layer 5. See docs/clusters.md.
+"""A sweep's jobs as SLURM job arrays, through submitit. Layer 7. See docs/clusters.md.
 
 submitit submits them, and puts one that is preempted or out of time back into the queue. Done here: jobs that an
 earlier command has left in the queue are waited for; a sweep larger than SLURM's MaxArraySize becomes several
@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.cluster.batch import Batch
-from fewshot.cli.sweep.jobs import Job
+from fewshot.engine.durable import replace
 from fewshot.errors import InputError
-from fewshot.ops.durable import replace
 from fewshot.signals import Stopped, StopSignal
+from fewshot.sweep.batch import Batch
+from fewshot.sweep.jobs import Job
 
 POLL_SECONDS = 5.0
 PATIENCE = 4  # looks at a queue without the job, and at no result, until it counts as dead: NFS shows files late

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fewshot.cli.sweep.jobs import Job
-from fewshot.cli.sweep.view import View, varying
+from fewshot.sweep.jobs import Job
+from fewshot.sweep.view import View, varying
 
 
 @pytest.fixture

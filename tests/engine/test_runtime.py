@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from fewshot.engine import runtime
 from fewshot.errors import InputError
-from fewshot.ops import runtime
 
 CPU = torch.device("cpu")
 

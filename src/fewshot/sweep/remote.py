@@ -1,4 +1,4 @@
-"""One job of a sweep, as it is sent to another process or machine. Layer 5."""
+"""One job of a sweep, as it is sent to another process or machine. Layer 7."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ class Remote:
     def __call__(self) -> None:
         """JobFailed for an exit code that is not 0: the engines see exceptions only."""
         from fewshot.cli.errors import guarded
-        from fewshot.cli.sweep.process import run
+        from fewshot.sweep.process import run
 
         os.chdir(self.cwd)
         sys.path.insert(0, str(self.cwd))  # as the console script does: `_target_: my.module.MyNet`

@@ -1,13 +1,13 @@
-"""What the engines share: a sweep's jobs as they are seen from outside. Layer 5; no torch."""
+"""What the engines share: a sweep's jobs as they are seen from outside. Layer 7; no torch."""
 
 from omegaconf import DictConfig
 
-from fewshot.cli.cluster.remote import Remote
-from fewshot.cli.sweep.jobs import Job, Record
-from fewshot.cli.sweep.launch import Sweep, steps
-from fewshot.cli.sweep.process import last_line
-from fewshot.cli.sweep.view import View
 from fewshot.run_folder import RunFolder
+from fewshot.sweep.jobs import Job, Record
+from fewshot.sweep.launch import Sweep, steps
+from fewshot.sweep.process import last_line
+from fewshot.sweep.remote import Remote
+from fewshot.sweep.view import View
 
 
 class Batch:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from fewshot import schedules
 from fewshot.errors import InputError
-from fewshot.ops import schedules
 
 
 def test_constant() -> None:

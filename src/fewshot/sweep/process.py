@@ -1,4 +1,4 @@
-"""One job as a process of its own, forked from one that has imported torch already. Layer 5; no torch here.
+"""One job as a process of its own, forked from one that has imported torch already. Layer 7; no torch here.
 
 Importing takes 3 s of a core for each job otherwise. The standard library's fork server does it: a fresh process,
 started before any thread or tensor is there, which forks at request and hands back exit codes.
@@ -21,7 +21,7 @@ from typing import Any
 from fewshot.cli.errors import guarded
 from fewshot.signals import CAUGHT
 
-WARM = "fewshot.cli.sweep.warm"
+WARM = "fewshot.sweep.warm"
 OPTIMIZERS = "torch._dynamo"  # imported by the first optimiser of a process: 2 s of a core
 Work = Callable[[Any], int]
 

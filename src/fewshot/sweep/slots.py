@@ -1,4 +1,4 @@
-"""How many jobs run at a time, and what each of them has of the machine. Layer 5; no torch."""
+"""How many jobs run at a time, and what each of them has of the machine. Layer 7; no torch."""
 
 import os
 import subprocess

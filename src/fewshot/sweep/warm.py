@@ -1,4 +1,4 @@
-"""What every job imports, imported once: in the process that jobs are forked from. Layer 5.
+"""What every job imports, imported once: in the process that jobs are forked from. Layer 7.
 
 It makes no tensor, starts no thread of ours and never touches CUDA, so that a fork of it is as good as new.
 """

@@ -1,4 +1,4 @@
-"""A search with Optuna over what a sweep varies, in a database that the same command goes on with. Layer 5; no torch.
+"""A search with Optuna over what a sweep varies, in a database that the same command goes on with. Layer 7; no torch.
 
 hydra-optuna-sweeper 1.3.0 is not used: it needs Optuna 2, which loads no database with SQLAlchemy 2 (with 1.4 it
 does), and started again it adds `n_trials` new trials and forgets those that were running.

@@ -1,4 +1,4 @@
-"""How far a running job is, from its metrics.jsonl. Layer 5; no torch."""
+"""How far a running job is, from its metrics.jsonl. Layer 7; no torch."""
 
 import json
 from contextlib import suppress

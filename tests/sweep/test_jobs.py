@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fewshot.cli.sweep.jobs import Record
 from fewshot.errors import InputError
+from fewshot.sweep.jobs import Record
 
 
 def finish(sweep: Path, identity: str) -> None:
