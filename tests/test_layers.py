@@ -14,7 +14,7 @@ LAYERS = (
     ("datasets", "backbones", "checkpoint", "identity", "run_folder"),
     ("sampler", "algorithms", "loggers"),
     ("outer_step",),
-    ("trainer", "evaluation", "result", "gradcheck"),
+    ("trainer", "evaluation", "shown", "result", "gradcheck"),
     ("report",),
     ("cli",),
     ("sweep",),

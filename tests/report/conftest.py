@@ -12,18 +12,18 @@ import yaml
 from fewshot.identity import identity
 from fewshot.metrics import mean_ci95
 from fewshot.report.runs import Record
-from fewshot.report.shown import Shown, save
 from fewshot.run_folder import RunFolder
+from fewshot.shown import ShownEpisode, save
 
 EPISODES = 40
 
 
-def make_shown(ways: int = 3, channels: int = 1, width: int = 6) -> Shown:
+def make_shown(ways: int = 3, channels: int = 1, width: int = 6) -> ShownEpisode:
     """An episode of which the first query of the first class was taken for the second, and all others were right."""
     draw = np.random.default_rng(0)
     predicted = np.arange(ways).repeat(2)
     predicted[0] = 1
-    return Shown(
+    return ShownEpisode(
         episode=7, accuracy=100 * (1 - 1 / (2 * ways)), names=np.array([f"script/{n}" for n in range(ways)]),
         support_x=draw.integers(0, 256, (ways, channels, 8, 8)).astype(np.uint8),
         query_x=draw.integers(0, 256, (2 * ways, channels, 8, 8)).astype(np.uint8), predicted=predicted,
@@ -34,7 +34,7 @@ def make_shown(ways: int = 3, channels: int = 1, width: int = 6) -> Shown:
 
 
 @pytest.fixture
-def hand_made() -> Callable[..., Shown]:
+def hand_made() -> Callable[..., ShownEpisode]:
     """hand_made(ways=3, channels=1, width=6) -> a kept episode."""
     return make_shown
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot import checkpoint, result
+from fewshot import checkpoint, result, shown
 from fewshot.algorithms.base import Algorithm
 from fewshot.cli import build
 from fewshot.cli.identity import job_identity
@@ -21,7 +21,6 @@ from fewshot.engine.runtime import peak_memory_mb
 from fewshot.errors import FewshotError, InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.loggers.base import Logger, RunInfo
-from fewshot.report import shown
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler
 from fewshot.signals import Stopped, StopSignal
@@ -237,8 +236,8 @@ def save_shown(
     """The test's first episode and its hardest, for pictures, after `save_episodes`. Never the end of a run."""
     try:
         episodes = [
-            shown.Shown.take(algorithm, sampler, images.class_names, episode=k, dtype=machine.dtype)
-            for k in shown.shown_episodes(done)
+            shown.adapt_and_show(algorithm, sampler, images.class_names, episode=k, dtype=machine.dtype)
+            for k in shown.first_and_hardest(done.accuracy)
         ]
         shown.save(folder.episodes / "shown.npz", episodes)
     except Exception as error:  # a user's algorithm may have no backbone, or one that takes no images

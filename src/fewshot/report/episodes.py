@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from fewshot.episode import Episode
-from fewshot.report.shown import Shown
 from fewshot.report.style import COLOURS, INK, MUTED, RIGHT, RULE, WRONG, styled
+from fewshot.shown import ShownEpisode
 
 GAP = 0.12  # between two images, in their width
 BREAK = 0.6  # between support and query
@@ -29,7 +29,7 @@ def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any
     return figure
 
 
-def draw_shown(shown: Shown, title: str) -> Any:
+def draw_shown(shown: ShownEpisode, title: str) -> Any:
     """A Figure of one episode of a test: each wrong query is framed and says which class it was taken for."""
     columns = (len(shown.support_x) + len(shown.query_x)) // len(shown.names)
     with styled():
@@ -121,7 +121,7 @@ def _mark(axes: Any, predicted: np.ndarray, start: float, step: float) -> None:
                           weight="bold", bbox=box)  # fmt: skip
 
 
-def draw_embedding(shown: Shown, title: str) -> Any:
+def draw_embedding(shown: ShownEpisode, title: str) -> Any:
     """A Figure: the two directions in which an episode's embeddings vary most; each query is tied to its class mean."""
     from matplotlib.figure import Figure
 
@@ -154,7 +154,7 @@ def draw_embedding(shown: Shown, title: str) -> Any:
     return figure
 
 
-def principal(shown: Shown) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def principal(shown: ShownEpisode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Class means [N, 2], support and query embeddings on the two first principal directions of support and query,
     and the percentage of the variance in each direction [2] (0 where all embeddings are the same).
     """

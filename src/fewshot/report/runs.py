@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fewshot import shown
 from fewshot.errors import InputError
 from fewshot.identity import computing
-from fewshot.report import shown
 from fewshot.run_folder import RunFolder
 
 COLUMNS = [
@@ -60,7 +60,7 @@ class Record:
             return dict(arrays)
 
     @cached_property
-    def shown(self) -> list[shown.Shown]:
+    def shown(self) -> list[shown.ShownEpisode]:
         """The episodes kept for pictures."""
         return shown.load(self.path / "episodes" / "shown.npz")
 

@@ -1,14 +1,13 @@
-"""The episodes that a run keeps, and the pictures that are drawn of them."""
+"""The episodes that a run keeps for pictures."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from fewshot import shown
 from fewshot.algorithms.maml import MAML
 from fewshot.algorithms.protonet import ProtoNet
 from fewshot.algorithms.transfer import Transfer
@@ -16,12 +15,8 @@ from fewshot.backbones.mlp import MLP
 from fewshot.datasets.base import ImageSet
 from fewshot.episode import Episodes, Minibatches
 from fewshot.evaluation import evaluate
-from fewshot.report import shown, style
-from fewshot.report.episodes import draw_embedding, draw_shown, principal
-from fewshot.report.shown import Shown
 from fewshot.sampler import EpisodeSampler
 
-Make = Callable[..., Shown]
 EPISODES = Episodes(tasks=2, ways=3, shots=2, queries=7)
 MAKE = {
     "protonet": lambda net: ProtoNet(net, stream=EPISODES, distance="squared_euclidean", temperature=1.0),
@@ -46,9 +41,11 @@ def test_what_is_kept_is_what_was_tested(sampler: tuple[ImageSet, EpisodeSampler
     images, draws = sampler
     algorithm = MAKE[name](MLP([1, 4, 4], widths=[8, 6], norm="batch"))
     done = evaluate(algorithm, draws, episodes=12, tasks=4)
-    kept = shown.shown_episodes(done)
+    kept = shown.first_and_hardest(done.accuracy)
     assert kept == sorted({0, done.accuracy.tolist().index(done.accuracy.min())})
-    shown.save(tmp_path / "shown.npz", [Shown.take(algorithm, draws, images.class_names, episode=k) for k in kept])
+    shown.save(
+        tmp_path / "shown.npz", [shown.adapt_and_show(algorithm, draws, images.class_names, episode=k) for k in kept]
+    )
     assert algorithm.training
     for k, found in zip(kept, shown.load(tmp_path / "shown.npz"), strict=True):
         batch = draws.sample(k, 1)
@@ -66,7 +63,7 @@ def test_embeddings_explain_a_prototypical_network(sampler: tuple[ImageSet, Epis
     """The class whose mean is nearest to a query's embedding is the one that was predicted."""
     images, draws = sampler
     algorithm = MAKE["protonet"](MLP([1, 4, 4], widths=[8, 6], norm="batch"))
-    found = Shown.take(algorithm, draws, images.class_names, episode=3)
+    found = shown.adapt_and_show(algorithm, draws, images.class_names, episode=3)
     distances = ((found.query_z[:, None] - found.means[None]) ** 2).sum(-1)
     assert distances.argmin(1).tolist() == found.predicted.tolist()
 
@@ -89,52 +86,3 @@ def test_large_pictures_are_averaged_down() -> None:
     small = shown._pictures(x)
     assert small.shape == (2, 3, 84, 42)
     assert abs(int(small.mean()) - 127) < 2
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_wrong_query_is_marked_with_the_class_it_was_taken_for(hand_made: Make, channels: int) -> None:
-    figure = draw_shown(hand_made(channels=channels), "an episode")
-    (axes,) = figure.axes
-    frames = [(p.get_x(), p.get_y(), p.get_linewidth()) for p in axes.patches]
-    assert len(frames) == 6
-    thick = [(x, y) for x, y, width in frames if width > 1]
-    assert thick == [(min(x for x, _, _ in frames), 0)]  # the first query of the first class
-    assert [t.get_text() for t in axes.texts if t.get_weight() == "bold"] == ["2"]
-    picture = Image.open(io.BytesIO(style.png(figure)))
-    assert min(picture.size) > 150
-
-
-def test_principal_directions_keep_what_lies_in_two(hand_made: Make) -> None:
-    """Embeddings in a plane keep all their distances, and the plane holds all the variance."""
-    draw = np.random.default_rng(1)
-    plane = np.linalg.qr(draw.normal(size=(6, 2)))[0].T
-    support, query, means = (draw.normal(size=(n, 2)) @ plane for n in (3, 6, 3))
-    flat = Shown(**vars(hand_made()) | {"support_z": support, "query_z": query, "means": means})
-    found_means, found_support, found_query, share = principal(flat)
-    assert share.sum() == pytest.approx(100)
-    assert share[0] >= share[1]
-    ours, theirs = (np.concatenate(z) for z in ((found_means, found_support, found_query), (means, support, query)))
-    for a, b in ((0, 5), (2, 9), (4, 11)):
-        assert np.linalg.norm(ours[a] - ours[b]) == pytest.approx(np.linalg.norm(theirs[a] - theirs[b]))
-
-
-@pytest.mark.parametrize("width", [1, 2, 6])
-def test_any_width_can_be_mapped(hand_made: Make, width: int) -> None:
-    assert style.svg(draw_embedding(hand_made(width=width), ""), "map").startswith("<svg")
-
-
-def test_equal_embeddings_are_one_point(hand_made: Make) -> None:
-    ones = {name: np.ones((n, 6)) for name, n in (("support_z", 3), ("query_z", 6), ("means", 3))}
-    same = Shown(**vars(hand_made()) | ones)
-    *points, share = principal(same)
-    assert all(np.abs(p).max() < 1e-9 for p in points)
-    assert share.tolist() == [0, 0]
-    style.png(draw_embedding(same, ""))
-
-
-def test_words_beside_lines_do_not_overlap() -> None:
-    assert style.apart([1.0, 5.0], 2.0) == [1.0, 5.0]
-    placed = style.apart([3.0, 3.0, 3.1, 9.0], 1.0)
-    assert placed[3] == 9.0
-    assert sorted(placed[:3]) == pytest.approx([9.1 / 3 - 1, 9.1 / 3, 9.1 / 3 + 1])
-    assert placed[2] == max(placed[:3])

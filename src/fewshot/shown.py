@@ -1,9 +1,8 @@
-"""The few test episodes that a run keeps whole, so that pictures can be drawn from its folder alone. Layer 5."""
+"""The few test episodes that a run keeps whole, so that pictures can be drawn from its folder alone. Layer 3."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -12,15 +11,14 @@ from torch.nn.functional import interpolate
 
 from fewshot.algorithms.base import Algorithm, class_means
 from fewshot.engine.runtime import autocast
-from fewshot.evaluation import Evaluation
 from fewshot.sampler import EpisodeSampler
 
 PER_CLASS = 5  # support images, and queries, that are kept of each class
-SIDE = 84  # pixels, larger images are averaged down: a picture is a look, not the data
+SIDE = 84  # pixels, larger images are averaged down
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ShownEpisode:
     """One episode of N ways, K support images and Q queries per class, rows class-major; D is the embedding's width."""
 
     episode: int  # its number in the test stream
@@ -48,57 +46,61 @@ class Shown:
         """[N*Q] bool."""
         return self.predicted == self.query_y
 
-    @classmethod
-    def take(
-        cls, algorithm: Algorithm, sampler: EpisodeSampler, names: Sequence[str], *, episode: int,
-        dtype: torch.dtype | None = None,
-    ) -> Self:  # fmt: skip
-        """Adapt to one episode of the stream once more, and keep what can be looked at."""
-        batch = sampler.sample(episode, 1)
-        was_training = algorithm.training
-        algorithm.eval()
-        with torch.no_grad(), autocast(sampler.source.device, dtype):
-            state = algorithm.adapt(batch.support_x, batch.support_y, ways=batch.ways)
-            predicted = algorithm.predict(state, batch.query_x).argmax(-1)
-            support_z = algorithm.features(state, batch.support_x).float()
-            query_z = algorithm.features(state, batch.query_x).float()
-        algorithm.train(was_training)
-        means = class_means(support_z, batch.support_y, batch.ways)
 
-        def kept(rows: Tensor) -> np.ndarray:
-            of_class = rows[0].unflatten(0, (batch.ways, -1))[:, :PER_CLASS]
-            return of_class.flatten(0, 1).cpu().numpy()
+def adapt_and_show(
+    algorithm: Algorithm, sampler: EpisodeSampler, names: Sequence[str], *, episode: int,
+    dtype: torch.dtype | None = None,
+) -> ShownEpisode:  # fmt: skip
+    """Adapt to one episode of the test stream once more, and keep what a picture of it needs.
 
-        return cls(
-            episode=episode,
-            accuracy=(predicted == batch.query_y).double().mean().item() * 100,
-            names=np.array([names[c] for c in batch.classes[0].tolist()]),
-            support_x=_pictures(kept(batch.support_x)), query_x=_pictures(kept(batch.query_x)),
-            predicted=kept(predicted), support_z=kept(support_z), query_z=kept(query_z), means=means[0].cpu().numpy(),
-        )  # fmt: skip
+    names: of the data set's classes, by class id. dtype: of autocast.
+    """
+    batch = sampler.sample(episode, 1)
+    was_training = algorithm.training
+    algorithm.eval()
+    with torch.no_grad(), autocast(sampler.source.device, dtype):
+        state = algorithm.adapt(batch.support_x, batch.support_y, ways=batch.ways)
+        predicted = algorithm.predict(state, batch.query_x).argmax(-1)
+        support_z = algorithm.features(state, batch.support_x).float()
+        query_z = algorithm.features(state, batch.query_x).float()
+    algorithm.train(was_training)
+    means = class_means(support_z, batch.support_y, batch.ways)
+
+    def some(rows: Tensor) -> np.ndarray:
+        """[1, N*M, ...] -> the first PER_CLASS rows of each class."""
+        of_class = rows[0].unflatten(0, (batch.ways, -1))[:, :PER_CLASS]
+        return of_class.flatten(0, 1).cpu().numpy()
+
+    return ShownEpisode(
+        episode=episode,
+        accuracy=(predicted == batch.query_y).double().mean().item() * 100,
+        names=np.array([names[c] for c in batch.classes[0].tolist()]),
+        support_x=_pictures(some(batch.support_x)), query_x=_pictures(some(batch.query_x)),
+        predicted=some(predicted), support_z=some(support_z), query_z=some(query_z), means=means[0].cpu().numpy(),
+    )  # fmt: skip
 
 
-def shown_episodes(done: Evaluation) -> list[int]:
-    """Which episodes of a test are kept: the first, and the one with the lowest accuracy (the first such)."""
-    return sorted({0, int(done.accuracy.argmin())})
+def first_and_hardest(accuracy: Tensor) -> list[int]:
+    """Which episodes of a test are kept: the first, and the one with the lowest accuracy [E] (the first such)."""
+    return sorted({0, int(accuracy.argmin())})
 
 
-def save(path: Path, episodes: Sequence[Shown]) -> None:
+def save(path: Path, episodes: Sequence[ShownEpisode]) -> None:
     """As arrays `<number>/<field>` of one compressed npz."""
     arrays = {f"{i}/{f.name}": getattr(shown, f.name) for i, shown in enumerate(episodes) for f in fields(shown)}
     np.savez_compressed(path, **arrays)
 
 
-def load(path: Path) -> list[Shown]:
+def load(path: Path) -> list[ShownEpisode]:
     """What `save` stored; nothing where a run kept no episodes (it is older, or its algorithm has no embedding)."""
     return list(_load(path)) if path.exists() else []
 
 
-def _load(path: Path) -> Iterator[Shown]:
+def _load(path: Path) -> Iterator[ShownEpisode]:
     with np.load(path) as arrays:
         for i in sorted({int(name.split("/")[0]) for name in arrays}):
-            values = {f.name: arrays[f"{i}/{f.name}"] for f in fields(Shown)}
-            yield Shown(**values | {"episode": int(values["episode"]), "accuracy": float(values["accuracy"])})
+            values = {f.name: arrays[f"{i}/{f.name}"] for f in fields(ShownEpisode)}
+            yield ShownEpisode(**values | {"episode": int(values["episode"]), "accuracy": float(values["accuracy"])})
 
 
 def _pictures(x: np.ndarray) -> np.ndarray:
