@@ -1,5 +1,7 @@
 """Errors that a user can mend: one line with what, the numbers, and the fix. Layer 0."""
 
+from collections.abc import Sequence
+
 
 class FewshotError(Exception):
     """A failure at run time that is reported in one line, without a trace (exit code 1)."""
@@ -11,3 +13,10 @@ class InputError(FewshotError, ValueError):
     """Bad input or configuration (exit code 2)."""
 
     exit_code = 2
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """InputError unless the option `key` (as it is written on the command line) is one of `choices`."""
+    if value not in choices:
+        *rest, last = choices
+        raise InputError(f"{key}={value} is unknown; choose {', '.join(rest)} or {last}")

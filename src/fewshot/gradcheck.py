@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 
 def random_episode(maml: MAML, image_shape: tuple[int, ...], tasks: int, shots: int = 2, queries: int = 2) -> Episode:
     """Noise images: no two activations tie, so that max pooling and ReLU choose alike on both sides."""
-    ways = maml.ways
+    ways = maml.stream.ways  # type: ignore[union-attr]
     noise = torch.Generator().manual_seed(0)
     labels = torch.arange(ways)
 
@@ -51,9 +51,8 @@ def loop_loss(maml: MAML, batch: Episode) -> Tensor:
         params = maml.theta(batch.ways)
         for step in range(maml.inner_steps):
             fast = {name: params[name] for name in maml.adapted}
-            slow = {name: p for name, p in params.items() if name not in fast}
             fast = {name: p if p.requires_grad else p.requires_grad_() for name, p in fast.items()}  # a zero head
-            loss = maml.support_loss(fast, slow, support_x, support_y)
+            loss = maml.support_loss(params | fast, support_x, support_y)
             gradients = torch.autograd.grad(loss, list(fast.values()), create_graph=not maml.first_order)
             rates = [maml.rates(name, step) for name in fast]
             params = params | {n: p - r * g for (n, p), r, g in zip(fast.items(), rates, gradients, strict=True)}

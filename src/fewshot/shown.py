@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fewshot.algorithms.base import Algorithm, class_means
+from fewshot.algorithms.base import Algorithm
 from fewshot.engine.runtime import autocast
+from fewshot.ops.similarities import class_means
 from fewshot.sampler import EpisodeSampler
 
 PER_CLASS = 5  # support images, and queries, that are kept of each class

@@ -1,55 +1,12 @@
-"""The arithmetic that algorithms share, and the training step that those on episodes inherit."""
-
-from collections.abc import Callable
+"""What algorithms inherit: one forward for all images, the training step on episodes, features for images."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot.algorithms.base import Algorithm, class_means, cosines, embed, squared_distances
+from fewshot.algorithms.base import Algorithm, embed
 from fewshot.episode import Episode
-
-
-def test_class_means_for_any_order_and_number_of_labels() -> None:
-    z = torch.randn(2, 7, 3, dtype=torch.float64)
-    y = torch.tensor([[2, 0, 1, 0, 2, 2, 0], [1, 1, 1, 0, 1, 2, 2]])
-    found = class_means(z, y, 3)
-    for t in range(2):
-        for c in range(3):
-            torch.testing.assert_close(found[t, c], z[t][y[t] == c].mean(0), rtol=1e-12, atol=1e-12)
-
-
-def test_class_means_carry_gradients_to_their_own_class() -> None:
-    z = torch.zeros(1, 3, 2, requires_grad=True)
-    class_means(z, torch.tensor([[0, 1, 0]]), 2)[0, 0].sum().backward()
-    assert z.grad[0].tolist() == [[0.5, 0.5], [0, 0], [0.5, 0.5]]
-
-
-def test_squared_distance_is_cdist_squared() -> None:
-    a, b = torch.randn(2, 5, 7, dtype=torch.float64), torch.randn(2, 3, 7, dtype=torch.float64)
-    torch.testing.assert_close(squared_distances(a, b), torch.cdist(a, b) ** 2, rtol=1e-10, atol=1e-10)
-
-
-def test_cosines_ignore_length() -> None:
-    a, b = torch.randn(2, 5, 7, dtype=torch.float64), torch.randn(2, 3, 7, dtype=torch.float64)
-    expected = nn.functional.cosine_similarity(a[:, :, None], b[:, None], dim=-1)
-    torch.testing.assert_close(cosines(3 * a, 0.1 * b), expected)
-    assert torch.equal(cosines(torch.zeros(1, 7), torch.ones(2, 7)), torch.zeros(1, 2))  # no NaN
-
-
-@pytest.mark.parametrize("function", [squared_distances, cosines])
-def test_distances_keep_their_precision_under_autocast(function: Callable[..., Tensor]) -> None:
-    a, b = torch.randn(1, 50, 64) + 3, torch.randn(1, 5, 64) + 3
-    expected = function(a.double(), b.double()).float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(function(a, b), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_means_keep_their_precision_under_autocast() -> None:
-    z, y = torch.randn(1, 6, 4), torch.tensor([[0, 0, 0, 1, 1, 1]])
-    expected = class_means(z.double(), y, 2).float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(class_means(z, y, 2), expected)
+from fewshot.ops.similarities import class_means, squared_distances
 
 
 def test_embed_sends_all_images_through_one_forward() -> None:
@@ -89,3 +46,30 @@ def test_the_inherited_step_is_the_mean_cross_entropy_of_the_queries() -> None:
     assert out.logits.shape == (1, 3, 2)
     assert Fixed().protocol() == {}
     assert len(list(Fixed().adaptation(batch.support_x, batch.support_y, ways=2))) == 1
+
+
+class Nearest(Algorithm):
+    """Class means of the backbone's embeddings, times a learned factor."""
+
+    fixed_features = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.factor = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), nn.Parameter(torch.tensor(2.0))
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Tensor:
+        return class_means(embed(self.backbone, support_x), support_y, ways)
+
+    def predict(self, state: Tensor, query_x: Tensor) -> Tensor:
+        return -squared_distances(embed(self.backbone, query_x), state) * self.factor
+
+
+def test_on_features_it_predicts_what_it_does_on_images() -> None:
+    algorithm, y = Nearest().double().eval(), torch.tensor([[0, 1, 2]] * 2)
+    support, query = torch.rand(2, 3, 1, 2, 2, dtype=torch.float64), torch.rand(2, 5, 1, 2, 2, dtype=torch.float64)
+    on_images = algorithm.predict(algorithm.adapt(support, y, ways=3), query)
+    other = algorithm.on_features()
+    z, q = (embed(algorithm.backbone, x) for x in (support, query))
+    torch.testing.assert_close(other.predict(other.adapt(z, y, ways=3), q), on_images, rtol=1e-12, atol=0)
+    assert other.factor is algorithm.factor
+    assert isinstance(algorithm.backbone, nn.Sequential) and not other.training

@@ -69,7 +69,7 @@ def logits(model: MAML, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 def initial(model: MAML, ways: int = WAYS) -> Params:
     params = {f"backbone.{name}": p for name, p in model.backbone.named_parameters()}
-    if model.head is not None:
+    if list(model.head.parameters()):
         return params | {f"head.{name}": p for name, p in model.head.named_parameters()}
     width = model.backbone.out_features
     zeros = [torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((ways, width), (ways,))]
@@ -233,8 +233,8 @@ class Scalar(nn.Module):
 class Quadratic(MAML):
     """The inner loss is (theta x - y)^2 / 2 in place of a cross-entropy."""
 
-    def support_loss(self, fast: Params, slow: Params, x: Tensor, y: Tensor) -> Tensor:
-        return (fast["backbone.theta"] * x.flatten() - y).square().sum() / 2
+    def support_loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        return (params["backbone.theta"] * x.flatten() - y).square().sum() / 2
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -419,12 +419,41 @@ def test_checkpointed_inner_steps_grow_less_than_half_as_fast_in_memory() -> Non
     assert three < plain_one
 
 
-def test_chunks_leave_frozen_parameters_alone() -> None:
-    model = maml(small_conv4(), task_chunk=2)
-    model.backbone.blocks[0][0].weight.requires_grad_(False)
-    model(episode()).loss.backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None]
-    assert without == ["backbone.blocks.0.0.weight"]
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_frozen_parameters_are_moved_by_no_loop(when: str, first_order: bool, chunk: int | None) -> None:
+    """Frozen in the backbone's own constructor, or later; inner and outer loop leave them alone."""
+    backbone, frozen = small_conv4(), "backbone.blocks.0.0.weight"
+    if when == "before":
+        backbone.blocks[0][0].weight.requires_grad_(False)
+    model = maml(backbone, inner_steps=2, first_order=first_order, task_chunk=chunk)
+    backbone.blocks[0][0].weight.requires_grad_(False)
+    batch = episode()
+    theirs = loss_by_loop(model, batch, steps=2, moves=lambda name: name != frozen, first_order=first_order)
+    ours = model(batch).loss
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=0)
+    learned = {name: p for name, p in model.named_parameters() if name != frozen}
+    found = [
+        dict(zip(learned, torch.autograd.grad(loss, list(learned.values())), strict=True)) for loss in (ours, theirs)
+    ]
+    assert largest_difference(*found) < TOLERANCE
+    for training in (True, False):
+        state = model.train(training).adapt(batch.support_x, batch.support_y, ways=WAYS)
+        assert torch.equal(state[frozen], backbone.blocks[0][0].weight)
+
+
+def test_a_backbone_frozen_as_a_whole_leaves_the_head_to_adapt() -> None:
+    model, batch = maml(small_conv4().requires_grad_(False)).eval(), episode()
+    assert model.adapted == ["head.weight", "head.bias"]
+    state = model.adapt(batch.support_x, batch.support_y, ways=WAYS)
+    assert [name for name, p in state.items() if p.ndim > initial(model)[name].ndim] == model.adapted
+
+
+def test_nothing_left_to_adapt_is_an_error() -> None:
+    model, batch = maml(small_conv4().requires_grad_(False), adapt="body"), episode()
+    with pytest.raises(InputError, match=r"nothing moves in the inner loop: .* requires_grad=False"):
+        model.adapt(batch.support_x, batch.support_y, ways=WAYS)
 
 
 def test_statistics_of_the_support_set_serve_the_queries() -> None:
@@ -619,9 +648,9 @@ def test_head_of_the_authors() -> None:
     ("options", "message"),
     [
         ({"adapt": "norms"}, r"algorithm\.adapt=norms is unknown; choose all, head or body"),
-        ({"loss_reduction": "sum"}, r"algorithm\.loss_reduction=sum is unknown; choose mean, sum_over_shot"),
-        ({"norm_statistics": "own"}, r"algorithm\.norm_statistics=own is unknown; choose batch, support, running"),
-        ({"head_init": "ones"}, r"algorithm\.head_init=ones is unknown; choose default, normal, zero"),
+        ({"loss_reduction": "sum"}, r"algorithm\.loss_reduction=sum is unknown; choose mean or sum_over_shot"),
+        ({"norm_statistics": "own"}, r"algorithm\.norm_statistics=own is unknown; choose batch, support or running"),
+        ({"head_init": "ones"}, r"algorithm\.head_init=ones is unknown; choose default, normal or zero"),
         ({"inner_rate": "adaptive"}, "inner_rate=adaptive is unknown"),
         ({"inner_steps": 0}, r"algorithm\.inner_steps=0, eval_inner_steps=3; they must be at least 1 and 0"),
         ({"eval_inner_steps": -1}, r"algorithm\.inner_steps=1, eval_inner_steps=-1"),

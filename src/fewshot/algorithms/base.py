@@ -7,8 +7,9 @@ A constructor receives its YAML's keys and, where it names them as parameters, t
     train_classes  number of classes in the training split
 """
 
+import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class Algorithm(nn.Module):
     """Subclasses set `stream` and define `adapt` and `predict`; `forward` suits those that train on episodes.
 
     transductive: the prediction for one query may depend on the other queries.
+    fixed_features: in eval mode an image's embedding is `backbone(image)`, whatever the task and the other images;
+    `on_features` can then be used. True for metric learners and heads, where only `self.backbone` sees images.
     double_backward: training differentiates through gradients, so bf16 is refused.
     auto_precision: what `precision=auto` takes on a device with matrix units, tf32 or, where it was shown to cost
     no accuracy, bf16.
@@ -29,6 +32,7 @@ class Algorithm(nn.Module):
 
     stream: Stream
     transductive: bool = False
+    fixed_features: bool = False
     double_backward: bool = False
     auto_precision: str = "tf32"
 
@@ -59,35 +63,19 @@ class Algorithm(nn.Module):
         """
         return embed(self.backbone, x)  # type: ignore[arg-type]
 
+    def on_features(self) -> Self:
+        """The same algorithm, with the same weights, for embeddings [T, M, D] in the place of images."""
+        assert self.fixed_features
+        other = copy.copy(self)
+        other._modules = self._modules | {"backbone": nn.Identity()}
+        return other
+
     def protocol(self) -> dict[str, Any]:
         """What a result has to say about the algorithm: distance, inner steps at test, statistics of the norms."""
         return {}
-
-
-def class_means(z: Tensor, y: Tensor, ways: int) -> Tensor:
-    """Mean embedding of each class: z [T, M, D], y [T, M] int64 -> [T, N, D], by one batched product."""
-    onehot = (y[..., None] == torch.arange(ways, device=y.device)).to(z.dtype)  # [T, M, N]; F.one_hot reads y back
-    return product((onehot / onehot.sum(1, keepdim=True)).mT, z)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances, [T, P, D], [T, N, D] -> [T, P, N]."""
-    return (a * a).sum(-1)[..., None] - 2 * product(a, b.mT) + (b * b).sum(-1)[:, None, :]
 
 
 def embed(backbone: nn.Module, x: Tensor) -> Tensor:
     """One forward for all images of all tasks: [T, M, C, H, W] -> [T, M, D], in float32 at least."""
     z = backbone(x.flatten(0, 1))
     return z.to(torch.promote_types(z.dtype, torch.float32)).unflatten(0, x.shape[:2])
-
-
-def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarities, [..., P, D], [..., N, D] -> [..., P, N]."""
-    normal = torch.nn.functional.normalize
-    return product(normal(a, dim=-1), normal(b, dim=-1).mT)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in their own precision, under autocast too: rounded to bf16, a squared distance of 300 is off by 5."""
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b

@@ -19,18 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.algorithms.base import Algorithm, class_means, cosines, embed, squared_distances
+from fewshot.algorithms.base import Algorithm, embed
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
+from fewshot.ops.similarities import class_means, cosines, distances, squared_distances
 
 
 class ProtoNet(Algorithm):
+    fixed_features = True
     auto_precision = "bf16"
 
     def __init__(self, backbone: nn.Module, *, stream: Episodes, distance: str, temperature: float) -> None:
         super().__init__()
-        if distance not in ("squared_euclidean", "euclidean", "cosine"):
-            raise InputError(f"algorithm.distance={distance} is unknown; choose squared_euclidean, euclidean or cosine")
+        check_choice("algorithm.distance", distance, ("squared_euclidean", "euclidean", "cosine"))
         if temperature <= 0:
             raise InputError(f"algorithm.temperature={temperature} is not above 0; its logarithm is learned")
         self.backbone = backbone.to(memory_format=torch.channels_last)  # the faster layout without vmap
@@ -49,7 +50,7 @@ class ProtoNet(Algorithm):
         if self.distance == "cosine":
             return cosines(z, prototypes) * self.log_temperature.exp()
         if self.distance == "euclidean":  # what several reimplementations do
-            return -torch.cdist(z, prototypes)
+            return -distances(z, prototypes)
         return -squared_distances(z, prototypes)
 
     def forward(self, batch: Batch) -> StepOutput:

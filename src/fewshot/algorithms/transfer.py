@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.func import grad
 from torch.nn.functional import cross_entropy
 
-from fewshot.algorithms.base import Algorithm, class_means, cosines, embed, product
+from fewshot.algorithms.base import Algorithm, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 from fewshot.ops import norm
+from fewshot.ops.similarities import class_means, cosines, product
 from fewshot.ops.tasks import Params, map_tasks, model_features
 
 
@@ -34,14 +35,14 @@ class Transfer(Algorithm):
         adapt: str, adapt_steps: int, adapt_lr: float, weight_decay: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        for key, value, among in (("head", head, ("linear", "cosine")), ("adapt", adapt, ("head", "all"))):
-            if value not in among:
-                raise InputError(f"algorithm.{key}={value} is unknown; choose {' or '.join(among)}")
+        check_choice("algorithm.head", head, ("linear", "cosine"))
+        check_choice("algorithm.adapt", adapt, ("head", "all"))
         if adapt_steps < 0 or adapt_lr < 0:
             raise InputError(f"algorithm.adapt_steps={adapt_steps}, adapt_lr={adapt_lr}; neither may be negative")
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.classifier = nn.Linear(backbone.out_features, train_classes)  # type: ignore[arg-type]
         self.stream, self.head, self.scale, self.adapted = stream, head, scale, adapt
+        self.fixed_features = adapt == "head"
         self.adapt_steps, self.adapt_lr, self.weight_decay = adapt_steps, adapt_lr, weight_decay
         if adapt == "all":
             norm.refuse_tracking(backbone)

@@ -67,7 +67,7 @@ def check_gradient(cfg: DictConfig, context: dict[str, Any]) -> bool:
         return True
     start = "         " if tracking else "gradient "
     print(f"{start} FAILED: {measured} at {name} (allowed {gradcheck.TOLERANCE:.0e})")
-    with maml._statistics(adapting=True):
+    with maml.network.statistics(adapting=True):
         faults = gradcheck.faulty_layers(maml.backbone, batch.support_x[0].to(torch.float64))
     for fault in faults:
         print(f"          layer '{fault.layer}' ({fault.kind}) is at fault: {fault.difference:.1e} on its own")

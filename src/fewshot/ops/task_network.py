@@ -1,0 +1,91 @@
+"""A backbone with a linear head, for many tasks that each have parameters of their own. Layer 0.
+
+Parameters go by name: `backbone.*`, `head.weight`, `head.bias`. One of shape S is S where all tasks share it and
+[T, *S] where each has its own.
+
+norm_statistics says what batch norm sees while a task adapts, and when it predicts:
+    batch    each batch that it is given, at test too: predictions depend on the other queries (transductive)
+    support  the support set, for the queries as well
+    running  as `batch` in training; the averages over training's queries at validation and test
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from torch import Tensor, nn
+from torch.func import grad
+
+from fewshot.errors import check_choice
+from fewshot.ops import norm
+from fewshot.ops.tasks import Params, map_tasks, model_features, model_logits
+
+Loss = Callable[[Params, Tensor, Tensor], Tensor]  # parameters of one task, x [M, C, H, W], y [M] -> scalar
+
+
+class TaskNetwork:
+    def __init__(self, backbone: nn.Module, theta: Params, *, norm_statistics: str) -> None:
+        """theta: all parameters, each of the shape that tasks share."""
+        check_choice("algorithm.norm_statistics", norm_statistics, ("batch", "support", "running"))
+        norm.refuse_tracking(backbone)
+        self.backbone, self.norm_statistics = backbone, norm_statistics
+        buffers = {f"backbone.{name}": b for name, b in backbone.named_buffers()}
+        self.shapes = {name: p.shape for name, p in [*theta.items(), *buffers.items()]}
+
+    @property
+    def transductive(self) -> bool:
+        return self.norm_statistics == "batch" and bool(norm.batch_norms(self.backbone))
+
+    def logits(self, params: Params, x: Tensor) -> Tensor:
+        """Predictions: x [T, M, C, H, W] -> [T, M, N]."""
+        with self.statistics(adapting=False):
+            return map_tasks(lambda p, x: model_logits(self.backbone, p, x), params, self.shapes, x)
+
+    def features(self, params: Params, x: Tensor) -> Tensor:
+        """The embeddings that predictions are made of: x [T, M, C, H, W] -> [T, M, D]."""
+        with self.statistics(adapting=False):
+            return map_tasks(lambda p, x: model_features(self.backbone, p, x), params, self.shapes, x)
+
+    def gradient(self, loss: Loss, params: Params, names: Sequence[str], x: Tensor, y: Tensor) -> Params:
+        """Of each task's own loss, by the parameters `names`: [T, *S] each."""
+
+        def of_one_task(params: Params, x: Tensor, y: Tensor) -> Params:
+            moving = {name: params[name] for name in names}
+            return grad(lambda moving: loss(params | moving, x, y))(moving)
+
+        with self.statistics(adapting=True):
+            return map_tasks(of_one_task, params, self.shapes, x, y)
+
+    def with_support_statistics(self, params: Params, support_x: Tensor) -> Params:
+        """Where batch norm is to see the support set: what it saw there goes along with the parameters."""
+        if self.norm_statistics != "support":
+            return params
+        with self.statistics(adapting=True):
+            return params | self._logits_and_statistics(params, support_x)[1]
+
+    def logits_noting(self, params: Params, x: Tensor, seen: list[Params]) -> Tensor:
+        """`logits`; in training with norm_statistics=running what batch norm saw is added to `seen`."""
+        if self.norm_statistics != "running" or not self.backbone.training:
+            return self.logits(params, x)
+        with self.statistics(adapting=False):
+            logits, statistics = self._logits_and_statistics(params, x)
+        seen.append({name: value.detach() for name, value in statistics.items()})
+        return logits
+
+    def update_running(self, seen: Sequence[Params]) -> None:
+        """One step of the running averages towards the mean over the tasks of all chunks in `seen`."""
+        norm.update_running(self.backbone, seen)
+
+    def statistics(self, *, adapting: bool) -> AbstractContextManager[None]:
+        """Batch norm sees what `norm_statistics` says inside the block."""
+        stored = {"batch": False, "support": not adapting, "running": not self.backbone.training}
+        return norm.statistics_from(self.backbone, "stored" if stored[self.norm_statistics] else "batch")
+
+    def _logits_and_statistics(self, params: Params, x: Tensor) -> tuple[Tensor, Params]:
+        """Logits [T, M, N] and what each batch norm saw, by buffer name, [T, channels]."""
+
+        def one_task(params: Params, x: Tensor) -> tuple[Tensor, Params]:
+            with norm.recording(self.backbone) as seen:
+                logits = model_logits(self.backbone, params, x)
+            return logits, {f"backbone.{name}": value for name, value in seen.items()}
+
+        return map_tasks(one_task, params, self.shapes, x)
