@@ -55,7 +55,7 @@ def check_gradient(cfg: DictConfig, context: dict[str, Any]) -> bool:
         maml = gradcheck.as_maml(backbone)
     else:
         algorithm = build.make_algorithm(cfg, context, cfg.seed)
-        configured = isinstance(algorithm, MAML) and algorithm.norm_statistics == "batch"
+        configured = isinstance(algorithm, MAML) and algorithm.network.norm_statistics == "batch"
         maml = algorithm.double() if configured else gradcheck.as_maml(backbone)  # type: ignore[assignment]
     batch = gradcheck.random_episode(maml, tuple(context["image_shape"]), TASKS)
     found = gradcheck.meta_gradient_differences(maml, batch)
