@@ -19,3 +19,25 @@ def blobs(classes: int = 12, per_class: int = 12, noise: float = 20.0) -> ImageS
         groups=["blobs"] * classes,
         splits={"train": range(third), "val": range(third, 2 * third), "test": range(2 * third, classes)},
     )
+
+
+class Identity(torch.nn.Identity):
+    """In the place of a backbone: an image is its own embedding."""
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+
+
+def clusters(
+    tasks: int = 3, ways: int = 4, shots: int = 2, queries: int = 5, features: int = 6, noise: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tasks in an embedding of non-negative numbers, classes around points of their own, in float64.
+
+    support [T, N*K, D], support_y [T, N*K], query [T, N*Q, D], query_y [T, N*Q].
+    """
+    centres = torch.rand(tasks, ways, 1, features, dtype=torch.float64)
+    both = (centres + noise * torch.randn(tasks, ways, shots + queries, features, dtype=torch.float64)).abs()
+    labels = torch.arange(ways)
+    y = [labels.repeat_interleave(k).repeat(tasks, 1) for k in (shots, queries)]
+    return both[:, :, :shots].flatten(1, 2), y[0], both[:, :, shots:].flatten(1, 2), y[1]

@@ -1,0 +1,56 @@
+"""Prototype rectification, BD-CSPN (Liu, Song & Qin 2020, arXiv:1911.10713).
+
+    z = f(x) / |f(x)|                  embeddings;  P_n = prototypes of the support set
+    (1)  xi = mean of support z - mean of query z;  every query z moves by xi          cross-class bias
+    (2)  each class takes, of the queries nearest to it by cosine, the Z most similar  pseudo-labels, intra-class bias
+    (3)  w_in = exp(scale cos(z_i, P_n)) / sum_i' exp(scale cos(z_i', P_n))            over the support images of class
+                                                                                       n and its pseudo-labelled ones
+    (4)  P'_n = sum_i w_in z_i
+    (5)  p(y = n | x) = softmax_n( scale cos(z, P'_n) )
+
+Shapes: embeddings [T, M, D], prototypes [T, N, D], logits [T, N*Q, N]. Transductive; (1) assumes that support and
+queries have the same share of each class.
+
+Differences from the paper: the embedding is that of a linear classifier, the paper's of a cosine one.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fewshot.algorithms.base import cosines
+from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
+from fewshot.episode import Minibatches
+from fewshot.errors import InputError
+
+
+class BDCSPN(EmbeddingHead):
+    transductive = True
+    assumes = "the class shares of the support set"
+
+    def __init__(
+        self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, scale: float, pseudo_labels: int | None,
+    ) -> None:  # fmt: skip
+        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        if scale <= 0 or (pseudo_labels is not None and pseudo_labels < 0):
+            raise InputError(
+                f"algorithm.scale={scale} must be above 0, algorithm.pseudo_labels={pseudo_labels} not below"
+            )
+        self.scale, self.pseudo_labels = scale, pseudo_labels
+
+    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
+        support, query = normalize(support, dim=-1), normalize(query, dim=-1)
+        query = query + support.mean(1, keepdim=True) - query.mean(1, keepdim=True)  # (1)
+        z = torch.cat([support, query], 1)  # [T, N*(K+Q), D]
+        similar = self.scale * cosines(z, prototypes(support, onehot))  # [T, N*(K+Q), N]
+        taken = torch.cat([onehot > 0, self.pseudo_labelled(similar[:, support.shape[1] :])], 1)
+        weight = similar.masked_fill(~taken, -torch.inf).softmax(1)  # (3)
+        return self.scale * cosines(query, weight.mT @ z)  # (4), (5)
+
+    def pseudo_labelled(self, similar: Tensor) -> Tensor:
+        """(2): similarities of the queries [T, N*Q, N] -> bool [T, N*Q, N]."""
+        nearest = similar.argmax(-1, keepdim=True) == torch.arange(similar.shape[-1], device=similar.device)
+        if self.pseudo_labels is None or self.pseudo_labels >= similar.shape[1]:
+            return nearest
+        rank = similar.masked_fill(~nearest, -torch.inf).argsort(1, descending=True).argsort(1)
+        return nearest & (rank < self.pseudo_labels)

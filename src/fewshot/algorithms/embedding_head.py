@@ -1,0 +1,85 @@
+"""What heads on a trained embedding share: the classifier they train, and what they get to see of a task.
+
+    training   (1)  cross-entropy of a linear classifier over all training classes, in mini-batches
+    a task     (2)  classify(z_support, onehot, z_query) -> logits, f frozen; all queries of the task at once
+
+A method defines `classify`. All of them train alike, so one trained run serves every one of them.
+
+Shapes: embeddings [T, N*K, D] and [T, N*Q, D], onehot [T, N*K, N], logits [T, N*Q, N].
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fewshot.algorithms.base import Algorithm, State, embed
+from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
+
+AVERAGED = 100  # mini-batches that the mean embedding is taken over
+
+
+class Support(NamedTuple):
+    """The support sets of T tasks, ready to classify by."""
+
+    z: Tensor  # [T, N*K, D] embeddings
+    onehot: Tensor  # [T, N*K, N] of the labels, in the type of z
+
+
+class EmbeddingHead(Algorithm):
+    """Subclasses define `classify`, and set `assumes` where they are transductive.
+
+    assumes: what a transductive method takes for granted about the queries; its results say so.
+    keep_mean: also keep `mean` [D], the mean embedding of the training images, for heads that subtract it. It is a
+    moving average over mini-batches, in batch norm's training mode.
+    """
+
+    auto_precision = "bf16"
+    assumes: str | None = None
+    mean: Tensor
+    batches: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, keep_mean: bool = False
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        features: int = backbone.out_features  # type: ignore[assignment]
+        self.classifier = nn.Linear(features, train_classes)
+        self.stream, self.keep_mean = stream, keep_mean
+        if keep_mean:
+            self.register_buffer("mean", torch.zeros(features))
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Batch) -> StepOutput:
+        assert isinstance(batch, Minibatch)
+        z = self.backbone(batch.x)  # [B, D]
+        if self.training and self.keep_mean:
+            with torch.no_grad():
+                self.batches += 1
+                self.mean.lerp_(z.to(self.mean.dtype).mean(0), 1 / self.batches.clamp(max=AVERAGED))
+        logits = self.classifier(z)  # [B, train_classes]
+        return StepOutput(cross_entropy(logits, batch.y), logits)  # (1)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
+        z = embed(self.backbone, support_x)
+        onehot = support_y[..., None] == torch.arange(ways, device=z.device)
+        return Support(z, onehot.to(z.dtype))
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        z = embed(self.backbone, query_x)
+        with torch.autocast(z.device.type, enabled=False):  # a task is fitted in full precision
+            return self.classify(state.z, state.onehot, z)
+
+    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
+        """(2): support [T, N*K, D], onehot [T, N*K, N], query [T, N*Q, D], float32 or float64 -> [T, N*Q, N]."""
+        raise NotImplementedError
+
+    def protocol(self) -> dict[str, Any]:
+        return {"norm_statistics": "running"} | ({"assumes_of_queries": self.assumes} if self.transductive else {})
+
+
+def prototypes(support: Tensor, onehot: Tensor) -> Tensor:
+    """Class means, [T, N*K, D], [T, N*K, N] -> [T, N, D]."""
+    return (onehot / onehot.sum(1, keepdim=True)).mT @ support
