@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import SCRIPT
 
+ALGORITHMS = Path(__file__).parents[2] / "conf" / "algorithm"
 SHELL = """
 eval "$(fewshot -sc install=bash)"
 while IFS= read -r COMP_LINE; do
@@ -32,9 +33,8 @@ def test_bash(tmp_path: Path) -> None:
     expected = {
         "fewshot ": "train evaluate report data check",
         "fewshot tr": "train",
-        "fewshot train algorithm=": "algorithm=anil algorithm=boil algorithm=fomaml algorithm=maml algorithm=metasgd "
-        "algorithm=protonet algorithm=transfer",
-        "fewshot train algorithm=pr": "algorithm=protonet",
+        "fewshot train algorithm=": " ".join(f"algorithm={file.stem}" for file in sorted(ALGORITHMS.glob("*.yaml"))),
+        "fewshot train algorithm=proton": "algorithm=protonet",
         "fewshot train -m ways=5 trainer.st": "trainer.steps=",
         "fewshot check train_s": "train_shift= train_shots= train_split=",
         "fewshot data ": "list prepare verify show",
