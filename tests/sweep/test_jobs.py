@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewshot.errors import InputError
-from fewshot.sweep.jobs import Record
+from fewshot.sweep.jobs import SweepRecord
 
 
 def finish(sweep: Path, identity: str) -> None:
@@ -15,7 +15,7 @@ def finish(sweep: Path, identity: str) -> None:
 
 
 def test_a_job_keeps_its_number_and_its_log(tmp_path: Path) -> None:
-    record = Record(tmp_path / "s", ["fewshot", "train"])
+    record = SweepRecord(tmp_path / "s", ["fewshot", "train"])
     a, b = record.job("aaa", ["seed=0"]), record.job("bbb", ["seed=1"])
     assert (a.number, b.number, a.log, b.log) == (0, 1, "logs/0.log", "logs/1.log")
     a.status, a.exit_code, a.reason, a.attempts, a.seconds = "failed", 1, "exit code 1: boom", 2, 3.5
@@ -23,7 +23,7 @@ def test_a_job_keeps_its_number_and_its_log(tmp_path: Path) -> None:
     record.save()
     record.close()
 
-    again = Record(tmp_path / "s", ["fewshot", "train", "-m"])
+    again = SweepRecord(tmp_path / "s", ["fewshot", "train", "-m"])
     again.save()
     stored = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert (stored["schema"], stored["command"]) == (1, ["fewshot", "train", "-m"])
@@ -40,7 +40,7 @@ def test_a_job_keeps_its_number_and_its_log(tmp_path: Path) -> None:
 
 
 def test_the_run_folder_says_what_is_done(tmp_path: Path) -> None:
-    record = Record(tmp_path / "s", [])
+    record = SweepRecord(tmp_path / "s", [])
     finish(tmp_path / "s", "aaa")
     assert record.job("aaa", ["seed=0"]).status == "done"
     assert record.job("bbb", ["seed=0"]).status == "waiting", "the result of another configuration was taken"
@@ -53,7 +53,7 @@ def test_a_damaged_file_costs_its_notes_only(tmp_path: Path, damage: str) -> Non
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "sweep.json").write_text(damage)
     finish(tmp_path / "s", "aaa")
-    record = Record(tmp_path / "s", [])
+    record = SweepRecord(tmp_path / "s", [])
     assert record.job("aaa", ["seed=0"]).status == "done"
     record.save()
     assert len(json.loads((tmp_path / "s" / "sweep.json").read_text())["jobs"]) == 1
@@ -61,11 +61,11 @@ def test_a_damaged_file_costs_its_notes_only(tmp_path: Path, damage: str) -> Non
 
 
 def test_one_writer(tmp_path: Path) -> None:
-    first = Record(tmp_path / "s", [])
+    first = SweepRecord(tmp_path / "s", [])
     with pytest.raises(InputError, match=r"the sweep .*/s is running already; wait for it, or stop it"):
-        Record(tmp_path / "s", [])
+        SweepRecord(tmp_path / "s", [])
     first.close()
-    Record(tmp_path / "s", []).close()
+    SweepRecord(tmp_path / "s", []).close()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write in .*/file/s: Not a directory; choose another output_dir"):
-        Record(tmp_path / "file" / "s", [])
+        SweepRecord(tmp_path / "file" / "s", [])

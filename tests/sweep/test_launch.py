@@ -22,7 +22,7 @@ from command_line import SCRIPT, Done, metrics, refusal, result, start
 from fewshot import checkpoint
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
-from fewshot.sweep.jobs import Record
+from fewshot.sweep.jobs import SweepRecord
 
 ALGORITHM = '''
 import glob
@@ -289,7 +289,7 @@ def test_a_launcher_that_is_killed_leaves_no_job_behind(here: Path) -> None:
 
 
 def test_one_sweep_is_run_by_one_process(here: Path) -> None:
-    held = Record(here / "outputs" / "sweeps" / "mine", [])
+    held = SweepRecord(here / "outputs" / "sweeps" / "mine", [])
     words = ("train", "-m", *WORDS, "seed=0", "name=mine")
     assert refusal(*words, cwd=here) == "the sweep outputs/sweeps/mine is running already; wait for it, or stop it"
     held.close()

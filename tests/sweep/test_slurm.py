@@ -15,8 +15,6 @@ import torch
 from command_line import QUIET, SCRIPT, episodes, metrics, result, succeed
 
 from fewshot import checkpoint
-from fewshot.errors import InputError
-from fewshot.sweep.slurm import Settings
 
 pytestmark = pytest.mark.slow
 # Jobs in `low` give way to those in `high`: SIGTERM at once, the end after GraceTime, then back into the queue.
@@ -229,11 +227,3 @@ def test_jobs_outlive_the_command_which_finds_them_again(cluster: slurm.Slurm, h
     assert code == 0, said
     assert len(cluster.jobs()) == count, "nothing was submitted twice"
     assert [job["status"] for job in record(folder)] == ["done", "done"]
-
-
-def test_a_signal_before_the_start_is_refused() -> None:
-    keys = {"partition": None, "max_num_timeout": 1, "cpus_per_task": 1, "gpus_per_node": None, "mem_gb": None,
-            "array_parallelism": 1, "setup": [], "additional_parameters": {}, "objective": "val.accuracy"}  # fmt: skip
-    Settings(timeout_min=2, signal_delay_s=119, **keys)
-    with pytest.raises(InputError, match="signal_delay_s=120 is not below"):
-        Settings(timeout_min=2, signal_delay_s=120, **keys)

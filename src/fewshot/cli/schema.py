@@ -76,29 +76,6 @@ class RunSchema:
     logger: Any = None
 
 
-@dataclass
-class LocalLauncherSchema:
-    _target_: str = MISSING
-    slots: int | None = None
-    timeout: float | None = None
-    grace: float = MISSING
-    retries: int = MISSING
-    objective: str = MISSING
-
-
-@dataclass
-class OptunaSweeperSchema:
-    _target_: str = MISSING
-    trials: int = MISSING
-    batch: int | None = None
-    direction: str = MISSING
-    seed: int = MISSING
-    params: dict[str, str] = field(default_factory=dict)
-
-
 def register() -> None:
-    """Make the types known to Hydra's defaults lists."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=RunSchema)
-    store.store(group="hydra/launcher", name="local_schema", node=LocalLauncherSchema)
-    store.store(group="hydra/sweeper", name="optuna_schema", node=OptunaSweeperSchema)
+    """Make the types known to Hydra's defaults lists. Those of launchers and sweepers come with hydra_plugins."""
+    ConfigStore.instance().store(name="schema", node=RunSchema)

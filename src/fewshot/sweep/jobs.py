@@ -1,4 +1,4 @@
-"""The jobs of a sweep, and sweep.json: what run folders cannot know of them. Layer 7; no torch.
+"""The jobs of a sweep, and sweep.json: what their run folders do not tell. Layer 7; no torch.
 
 The truth about a job is its run folder. sweep.json adds what failed, why, and where its log is.
 """
@@ -33,7 +33,7 @@ class Job:
     log: str = ""  # relative to the sweep's folder
 
 
-class Record:
+class SweepRecord:
     """`<sweep>/sweep.json`, held by one process at a time. A job keeps its number, and so its log, for good."""
 
     def __init__(self, folder: Path, command: Sequence[str]) -> None:

@@ -77,15 +77,6 @@ class Child:
                 kill(self._process.pid or 0, signal.SIGKILL)
 
 
-def last_line(log: Path) -> str:
-    """What a job's log ends with."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return ""
-
-
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """Else the child would first run the launcher's own script, under another name."""

@@ -26,7 +26,7 @@ class Remote:
         self.work, self.cfg, self.log, self.cwd = work, cfg, log.absolute(), Path.cwd()
 
     def __call__(self) -> None:
-        """JobFailed for an exit code that is not 0: the engines see exceptions only."""
+        """JobFailed for an exit code that is not 0: submitit and Ray see exceptions only."""
         from fewshot.cli.errors import guarded
         from fewshot.sweep.process import run
 
@@ -39,7 +39,7 @@ class Remote:
             os.dup2(output, descriptor)
         code = guarded(lambda: run(self.work, self.cfg.copy()), debug=False)
         if code:
-            sys.tracebacklimit = 0  # the log has said what is wrong; a trace to this line would only hide it
+            sys.tracebacklimit = 0  # the log says what is wrong; a trace to this line would only hide it
             raise JobFailed(f"exit code {code}")
 
     def checkpoint(self) -> Any:

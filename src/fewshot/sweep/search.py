@@ -7,7 +7,6 @@ does), and started again it adds `n_trials` new trials and forgets those that we
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,44 +17,30 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from fewshot.errors import InputError
+from fewshot.sweep.settings import SearchSettings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-DIRECTIONS = ("maximize", "minimize")
 BATCH = 4  # where the launcher does not say how many run at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The keys of conf/hydra/sweeper/optuna.yaml."""
-
-    trials: int
-    batch: int | None
-    direction: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        for key in ("trials", "batch"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise InputError(f"hydra.sweeper.{key}={value} is below 1")
-        if self.direction not in DIRECTIONS:
-            raise InputError(f"hydra.sweeper.direction={self.direction} is unknown; choose {' or '.join(DIRECTIONS)}")
-
-
 def search(
-    settings: Settings, words: Sequence[str], config: DictConfig, launcher: Launcher, loader: ConfigLoader
+    settings: SearchSettings, overrides: Sequence[str], config: DictConfig, launcher: Launcher, loader: ConfigLoader
 ) -> "Study":  # fmt: skip
-    """Trials until there are `settings.trials`: first those that an earlier start has left unfinished."""
-    parsed = {o.get_key_element(): o for o in OverridesParser.create(loader).parse_overrides(list(words))}
+    """Trials until there are `settings.trials`: first those that an earlier start has left unfinished.
+
+    overrides: those of the command line; what varies among them is added to `settings.params`.
+    """
+    words = [*(f"{key}={value}" for key, value in settings.params.items()), *overrides]
+    parsed = {o.get_key_element(): o for o in OverridesParser.create(loader).parse_overrides(words)}
     space = {key: override for key, override in parsed.items() if override.is_sweep_override()}
     if not space:
         raise InputError("nothing to search: give a range, such as 'algorithm.inner_lr=tag(log, interval(0.01, 1))'")
     fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
     folder = Path(str(config.hydra.sweep.dir))
     study = _open(folder, settings)
-    batch = settings.batch or int(getattr(launcher, "slots", BATCH))
+    batch = settings.batch or getattr(launcher, "slots", None) or BATCH
     while trials := _next(study, min(batch, settings.trials - _finished(study))):
         values = [_draw(study, trial, space, settings.seed) for trial in trials]
         jobs = [[*fixed, *(f"{key}={value}" for key, value in drawn.items())] for drawn in values]
@@ -64,7 +49,7 @@ def search(
     return study
 
 
-def _open(folder: Path, settings: Settings) -> "Study":
+def _open(folder: Path, settings: SearchSettings) -> "Study":
     try:
         import optuna
         from optuna.study import StudyDirection

@@ -13,55 +13,30 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fewshot.engine.durable import replace
 from fewshot.errors import InputError
-from fewshot.signals import Stopped, StopSignal
-from fewshot.sweep.batch import Batch
+from fewshot.signals import StopSignal
+from fewshot.sweep.cluster import ClusterBatch
 from fewshot.sweep.jobs import Job
+from fewshot.sweep.settings import SlurmSettings
 
 POLL_SECONDS = 5.0
-PATIENCE = 4  # looks at a queue without the job, and at no result, until it counts as dead: NFS shows files late
-# Python, until it has handlers of its own, would die of them, and SLURM call failed what it preempts as it starts.
-DEAF = """sh -c 'trap "" TERM USR2; exec "$0" "$@"' """
+# A job that is not in the queue and has no result is lost only after so many looks: NFS shows files late.
+LOOKS_UNTIL_LOST = 4
+# A Python that is only starting has no handlers yet: without this a preempted job would die, and SLURM call it failed.
+IGNORING_SIGNALS = """sh -c 'trap "" TERM USR2; exec "$0" "$@"' """
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The keys of conf/hydra/launcher/slurm.yaml, named as submitit names them."""
-
-    partition: str | None
-    timeout_min: int
-    signal_delay_s: int
-    max_num_timeout: int
-    cpus_per_task: int
-    gpus_per_node: int | None
-    mem_gb: float | None
-    array_parallelism: int
-    setup: list[str]
-    additional_parameters: Mapping[str, Any]
-    objective: str
-
-    def __post_init__(self) -> None:
-        for key in ("timeout_min", "cpus_per_task", "array_parallelism"):
-            if getattr(self, key) < 1:
-                raise InputError(f"hydra.launcher.{key}={getattr(self, key)} is below 1")
-        if self.signal_delay_s >= 60 * self.timeout_min:
-            raise InputError(
-                f"hydra.launcher.signal_delay_s={self.signal_delay_s} is not below the time limit of "
-                f"timeout_min={self.timeout_min}: the job would be told to stop as it starts"
-            )
-
-
-class SlurmBatch(Batch):
+class SlurmBatch(ClusterBatch):
     """The jobs of one launch on SLURM; `slurm/jobs.json` keeps their ids by the runs' identities."""
 
-    settings: Settings
+    settings: SlurmSettings
+    settings_type, package = SlurmSettings, "submitit"
 
     @property
     def folder(self) -> Path:
@@ -76,22 +51,23 @@ class SlurmBatch(Batch):
     def at_a_time(self) -> int:
         return self.settings.array_parallelism
 
-    def work_off(self) -> None:
-        """Submit what is not in the queue, and wait for all. Raises Stopped after a signal; the jobs stay."""
+    def work_off(self, stop: StopSignal) -> None:
+        """Submit what is not in the queue, and wait for all; after a signal the jobs stay there."""
         self.ids: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
             self.ids = json.loads((self.folder / "jobs.json").read_bytes())
-        there = queue(self.name)
-        self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in there])
-        with StopSignal() as stop:
-            self.wait(stop)
-        if stop.received is not None and self.open:
-            numbers = sorted({self.ids[str(job.identity)].split("_")[0] for job in self.open})
-            raise Stopped(
-                stop.received,
-                f"{len(self.open)} jobs stay in SLURM's queue: the same command waits for them again, "
-                f"scancel {' '.join(numbers)} ends them",
-            )
+        queued = queue(self.name)
+        self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in queued])
+        self.wait(stop)
+
+    def stopped_message(self) -> str:
+        if not self.open:
+            return super().stopped_message()
+        numbers = sorted({self.ids[str(job.identity)].split("_")[0] for job in self.open})
+        return (
+            f"{len(self.open)} jobs stay in SLURM's queue: the same command waits for them again, "
+            f"scancel {' '.join(numbers)} ends them"
+        )
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """As arrays of about equal size, which share the number of jobs that may run at a time."""
@@ -101,18 +77,20 @@ class SlurmBatch(Batch):
             return
         arrays = math.ceil(len(jobs) / max_array_size())
         size = math.ceil(len(jobs) / arrays)
-        keys = {key: value for key, value in asdict(self.settings).items() if value is not None and key != "objective"}
-        own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
+        ours = ("_target_", "objective")
+        keys = {key: value for key, value in asdict(self.settings).items() if value is not None and key not in ours}
+        common = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")  # not SLURM's alone, for submitit
         keys["array_parallelism"] = max(1, self.settings.array_parallelism // arrays)
         # Since SLURM 22.05 srun does not take this from sbatch: the job would get one core.
         keys["srun_args"] = [f"--cpus-per-task={self.settings.cpus_per_task}"]
         executor = submitit.AutoExecutor(
             self.folder / "%j", cluster="slurm",
-            slurm_max_num_timeout=keys.pop("max_num_timeout"), slurm_python=DEAF + shlex.quote(sys.executable),
+            slurm_max_num_timeout=keys.pop("max_num_timeout"),
+            slurm_python=IGNORING_SIGNALS + shlex.quote(sys.executable),
         )  # fmt: skip
         executor.update_parameters(
             name=self.name, stderr_to_stdout=True,
-            **{key if key in own else f"slurm_{key}": value for key, value in keys.items()},
+            **{key if key in common else f"slurm_{key}": value for key, value in keys.items()},
         )  # fmt: skip
         for start in range(0, len(jobs), size):
             array = jobs[start : start + size]
@@ -136,40 +114,40 @@ class SlurmBatch(Batch):
                 state = states.get(self.ids[str(job.identity)])
                 self.follow(job, running=state in RUNNING, seconds=now - last)
                 absent[job.number] = absent[job.number] + 1 if state is None else 0
-                if state is None and (self.finished(job) or absent[job.number] >= PATIENCE):
+                if state is None and (self.finished(job) or absent[job.number] >= LOOKS_UNTIL_LOST):
                     self.settle(job, self.reason(job))
             last = now
             self.view.update()
 
     def reason(self, job: Job) -> str:
-        """Why a job has no result: what submitit has stored of its exception, else what SLURM remembers of it."""
+        """Why a job has no result: its exception as submitit has stored it, else its state as SLURM has it."""
         from submitit.core.utils import JobPaths, pickle_load
 
         ident = self.ids[str(job.identity)]
         paths = JobPaths(self.folder / "%j", job_id=ident)
         if paths.result_pickle.exists():
             return str(pickle_load(paths.result_pickle)[1]).strip().splitlines()[-1].split(": ", 1)[-1]
-        shown = ""
+        listed = ""
         with contextlib.suppress(subprocess.SubprocessError):  # it forgets a job MinJobAge seconds after its end
-            shown = ask("scontrol", "--oneliner", "show", "job", ident)
-        state = re.search(r"JobState=(\S+)", shown)
+            listed = output_of("scontrol", "--oneliner", "show", "job", ident)
+        state = re.search(r"JobState=(\S+)", listed)
         return f"SLURM says {state[1] if state else 'nothing any more'}; its own output is {paths.stdout}"
 
 
 def queue(name: str) -> dict[str, str]:
-    """State by id of the user's jobs of this name that wait, run, or end just now."""
-    lines = ask("squeue", "--me", f"--name={name}", "--noheader", "--array", "--format=%i %T").splitlines()
+    """State by id of the user's jobs of this name that wait, run, or are just ending."""
+    lines = output_of("squeue", "--me", f"--name={name}", "--noheader", "--array", "--format=%i %T").splitlines()
     return dict(line.split() for line in lines)
 
 
 def max_array_size() -> int:
     """How many jobs this SLURM takes in one array."""
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", output_of("scontrol", "show", "config"))
     return int(found[1]) if found else 1001  # its default
 
 
-def ask(*command: str) -> str:
-    """What one of SLURM's programs says. InputError where this machine has none."""
+def output_of(*command: str) -> str:
+    """What one of SLURM's programs prints. InputError where this machine has none."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except FileNotFoundError as error:
