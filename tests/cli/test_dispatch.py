@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import call, refusal, start
+from command_line import call, refusal, start, succeed
 
 from fewshot import __version__
 from fewshot.cli import VERBS
@@ -101,3 +101,59 @@ def test_the_reader_of_a_pipe_may_go(tmp_path: Path) -> None:
     command = f"{sys.executable} -m fewshot train --cfg job | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("ways: 5\n", "")
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m fewshot {{}} >/dev/full; echo $?"
+    for words in ("--help", "--version", "train --cfg job", "data list"):
+        done = subprocess.run(["bash", "-c", command.format(words)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stderr == "error: cannot write to standard output: No space left on device\n", words
+    command = f"{sys.executable} -m fewshot train --info | head -3"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert (len(done.stdout.splitlines()), done.stderr) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE=abc is not a number of processes; unset it, or start by torchrun"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 is not a number of processes"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT;"),
+    ],
+)
+def test_several_processes_without_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert says in refusal("train", cwd=tmp_path)
+
+
+def test_a_key_with_dashes_is_named_without_them(tmp_path: Path) -> None:
+    said = refusal("train", "--trainer.optimizer.lr=0.01", cwd=tmp_path)
+    assert said == "--trainer.optimizer.lr=0.01: write it without the dashes, trainer.optimizer.lr=0.01"
+    assert "keys are set as KEY=VALUE" in refusal("train", "--algorithm", "maml", cwd=tmp_path)
+
+
+def test_a_users_own_file_wins_over_ours_of_the_same_name(tmp_path: Path) -> None:
+    own = tmp_path / "conf" / "backbone" / "conv4.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("_target_: mine.Net\nwidth: 3\n")
+    said = succeed("train", "--config-dir", "./conf", "backbone=conv4", "--cfg", "job", cwd=tmp_path).out
+    assert "backbone:\n  _target_: mine.Net\n  width: 3\n" in said
+    assert "mine.Net" not in succeed("train", "backbone=conv4", "--cfg", "job", cwd=tmp_path).out
+    assert "is not a folder" in refusal("train", "--config-dir", "nowhere", cwd=tmp_path)
+
+
+def test_a_tilde_is_the_home_folder_wherever_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    for word in ("output_dir=~/out", "output_dir='~/out'"):
+        assert f"output_dir: {tmp_path}/me/out\n" in succeed("train", word, "--cfg", "job", cwd=tmp_path).out
+
+
+def test_files_in_the_working_directory_stand_in_for_no_library(tmp_path: Path) -> None:
+    for name in ("random", "statistics", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this ran')")
+    for words in (["train", "--cfg", "job"], ["report", "."], ["check", "dataset=nothing"]):
+        done = subprocess.run([sys.executable, "-m", "fewshot", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert "this ran" not in done.stdout + done.stderr, words

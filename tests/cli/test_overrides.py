@@ -57,7 +57,7 @@ from fewshot.errors import InputError
         ("shots=1,5", "shots=1,5 names several values; add -m to run them all as a sweep"),
         ("shots=[1,5", "cannot read 'shots=[1,5': write KEY=VALUE"),
         ("shots", "cannot read 'shots': write KEY=VALUE"),
-        ("--bogus", "unrecognized arguments: --bogus; see fewshot train --hydra-help"),
+        ("--bogus", "unrecognized arguments: --bogus; keys are set as KEY=VALUE"),
         ("--cfg=all -m", "Only one of --run, --multirun, --cfg"),
         ("--config-dir=nowhere", "nowhere"),
     ],
@@ -114,7 +114,7 @@ def test_info_and_flags_among_overrides(tmp_path: Path) -> None:
     assert "conf" in call("train", "ways=3", "--info", cwd=tmp_path).out
 
 
-@pytest.mark.parametrize("name", ["größe", "a=b", "a b", "a(b)", "中文", "x+y", "~", "50%"])
+@pytest.mark.parametrize("name", ["größe", "a=b", "a b", "a(b)", "中文", "x+y", "a~b", "50%"])
 def test_plain_values_need_no_quotes_of_hydras(tmp_path: Path, name: str) -> None:
     done = call("train", f"output_dir={name}", "--cfg", "job", cwd=tmp_path)
     assert OmegaConf.create(done.out).output_dir == name, done.err
@@ -133,6 +133,6 @@ def test_a_bad_default_of_a_users_group_is_found_there_too(tmp_path: Path) -> No
 def test_errors_are_input_errors() -> None:
     from fewshot.cli.compose import arguments
 
-    with pytest.raises(InputError, match=r"unrecognized arguments: --x; see"):
+    with pytest.raises(InputError, match=r"unrecognized arguments: --x; keys are set as KEY=VALUE"):
         arguments(["--x"])
-    assert arguments(["ways=3", "--cfg", "job", "shots=1"]) == (["--cfg", "job"], ["ways=3", "shots=1"])
+    assert arguments(["ways=3", "--cfg", "job", "shots=1"]) == (["--cfg", "job"], ["ways=3", "shots=1"], None)

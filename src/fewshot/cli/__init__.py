@@ -43,31 +43,55 @@ def main(argv: list[str] | None = None) -> None:
         from fewshot.cli.completion import answer
 
         words = answer(words)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        sys.exit(0)
-    if words[0] == "--version":
-        from fewshot import __version__
+    from fewshot.cli.errors import finish, guarded
 
-        print(f"fewshot {__version__}")
-        sys.exit(0)
-    verb, *rest = words
-    if verb not in VERBS:
-        import difflib
-
-        near = difflib.get_close_matches(verb, VERBS)
-        hint = f"did you mean '{near[0]}'?" if near else f"verbs are: {', '.join(VERBS)}"
-        print(f"error: '{verb}' is not a verb of fewshot; {hint}", file=sys.stderr)
+    verb, *rest = words or ["help"]
+    if verb in ("-h", "--help", "help", "--version"):
+        finish(guarded(lambda: print(_version() if verb == "--version" else usage()) or 0, debug=False))
+    if complaint := _unknown(verb) or _misplaced(verb):
+        print(f"error: {complaint}", file=sys.stderr)
         sys.exit(2)
-    if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if os.environ.get("RANK") == "0":
-            print(f"error: 'fewshot {verb}' runs in one process; start it without torchrun", file=sys.stderr)
-        sys.exit(2)
-    sys.path.insert(0, str(Path.cwd()))  # so that `_target_: my.module.MyNet` finds the user's own files
+    if verb != "report":  # a report reads records and imports nothing of the user's
+        sys.path.append(str(Path.cwd()))  # `_target_: my.module.MyNet`; last: no file there stands in for another
     debug = "--debug" in rest
-    from fewshot.cli.errors import guarded
 
     def run() -> int:
         return importlib.import_module(f"fewshot.cli.{verb}").main([word for word in rest if word != "--debug"])
 
-    sys.exit(guarded(run, debug=debug))
+    finish(guarded(run, debug=debug))
+
+
+def _version() -> str:
+    from fewshot import __version__
+
+    return f"fewshot {__version__}"
+
+
+def _unknown(verb: str) -> str | None:
+    """What to say of a first word that is no verb."""
+    if verb in VERBS:
+        return None
+    import difflib
+
+    near = difflib.get_close_matches(verb, VERBS)
+    hint = f"did you mean '{near[0]}'?" if near else f"verbs are: {', '.join(VERBS)}"
+    return f"'{verb}' is not a verb of fewshot; {hint}"
+
+
+def _misplaced(verb: str) -> str | None:
+    """What to say where the environment speaks of several processes and they cannot be meant."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        return None
+    if not size.isdigit() or size == "0":
+        return f"WORLD_SIZE={size} is not a number of processes; unset it, or start by torchrun"
+    needed = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [word for word in needed if not os.environ.get(word)]:
+        return (
+            f"WORLD_SIZE={size} without {', '.join(missing)}; start several processes by torchrun, or unset WORLD_SIZE"
+        )
+    if verb != "train":
+        if os.environ["RANK"] != "0":
+            sys.exit(2)
+        return f"'fewshot {verb}' runs in one process; start it without torchrun"
+    return None

@@ -1,6 +1,7 @@
 """Hydra, called so that its errors come out as one line, and a job's result as an exit code. Layer 6."""
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from fewshot.cli.errors import guarded
 from fewshot.engine import processes
 from fewshot.errors import FewshotError, InputError
 
+own_folder: Path | None = None  # `--config-dir`, absolute; hydra_plugins.fewshot_config_dir puts it before ours
 STOPPED = (75, 130)  # exit codes of a job that a signal ended: the sweep ends with it
 
 
@@ -65,14 +67,15 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     A job of a sweep that fails does not stop the others; the code returned is 0 only if all were, and 1 otherwise.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole
+    logging.raiseExceptions = False  # a reader of `--info` that goes away is no error of ours
     import hydra
-    from hydra._internal.utils import get_args_parser
 
     from fewshot.cli import schema
     from fewshot.cli.validate import explain
 
     schema.register()
-    flags, overrides = arguments(argv)
+    flags, overrides, config_dir = arguments(argv)
+    search_first(config_dir)
     several = any(word in ("-m", "--multirun") for word in flags) or "hydra.mode=MULTIRUN" in overrides
     if several and processes.size() > 1:
         raise InputError(f"{processes.size()} processes for a sweep; torchrun starts one run, without -m")
@@ -87,8 +90,7 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     except FewshotError:
         raise
     except Exception as error:
-        config_dir = get_args_parser().parse_intermixed_args(argv).config_dir
-        with _searching(config_dir):
+        with _searching():
             message = explain(error, config_name, overrides)
         if message is None:
             raise
@@ -111,17 +113,31 @@ def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
     return sweep_name(config_name, ours)
 
 
-def arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags, which may stand among the overrides, and the overrides, in its grammar."""
+def arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
+    """Hydra's flags, which may stand among the overrides; the overrides, in its grammar; and `--config-dir`."""
     from hydra._internal.utils import get_args_parser
 
+    dashed = [word for word in argv if re.match(r"--[\w./@]+=", word) and not word.startswith("--config-")]
+    if dashed and dashed[0].split("=")[0] not in ("--cfg", "--info", "--package", "--experimental-rerun"):
+        raise InputError(f"{dashed[0]}: write it without the dashes, {dashed[0].lstrip('-')}")
+
     def refuse(message: str) -> NoReturn:
-        raise InputError(f"{message}; see fewshot train --hydra-help")
+        raise InputError(f"{message}; keys are set as KEY=VALUE, and fewshot train --hydra-help lists the flags")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    overrides = parser.parse_intermixed_args(argv).overrides
-    return [word for word in argv if word not in overrides], [quoted(word) for word in overrides]
+    found = parser.parse_intermixed_args(argv)
+    folder = [word for word in argv if word in ("--config-dir", "-cd") or word.startswith("--config-dir=")]
+    ours = [*found.overrides, *folder, *([found.config_dir] if folder and "=" not in folder[0] else [])]
+    return [word for word in argv if word not in ours], [quoted(word) for word in found.overrides], found.config_dir
+
+
+def search_first(config_dir: str | None) -> None:
+    """From here on Hydra looks into this folder of the user's before it looks into ours."""
+    global own_folder
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise InputError(f"--config-dir {config_dir} is not a folder")
+    own_folder = Path(config_dir).absolute() if config_dir is not None else None
 
 
 def quoted(override: str) -> str:
@@ -130,6 +146,9 @@ def quoted(override: str) -> str:
     from hydra.errors import HydraException
 
     key, sign, value = override.partition("=")
+    if re.match(r"[\"']?~(/|[\"']?$)", value):  # the shell leaves a `~` alone that is not at the start of a word
+        value = value.replace("~", str(Path.home()), 1)
+        override = f"{key}={value}"
     if not sign or not value or re.search(r"""[][{},'"$]""", value):
         return override
     try:
@@ -147,8 +166,9 @@ def compose(config_name: str, overrides: Iterable[str], config_dir: str | None =
     from fewshot.cli.validate import explain, validate
 
     schema.register()
+    search_first(config_dir)
     words = [quoted(word) for word in overrides]
-    with _searching(config_dir):
+    with _searching():
         try:
             cfg = hydra_compose(config_name, words)
             validate(cfg, config_name, words)
@@ -163,22 +183,15 @@ def compose(config_name: str, overrides: Iterable[str], config_dir: str | None =
 
 
 @contextlib.contextmanager
-def _searching(config_dir: str | None) -> Iterator[None]:
+def _searching() -> Iterator[None]:
     """Hydra initialised as `hydra.main` does it, which has cleaned up by the time that its error arrives."""
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
-    path = create_config_search_path(str(conf_dir()))
-    if config_dir:
-        if not Path(config_dir).is_dir():
-            raise InputError(f"--config-dir {config_dir} is not a folder")
-        own = f"file://{Path(config_dir).absolute()}"
-        path.prepend(provider="command-line", path=own, anchor=SearchPathQuery(provider="schema"))
     version.setbase("1.3")
-    Hydra.create_main_hydra2("fewshot", path)
+    Hydra.create_main_hydra2("fewshot", create_config_search_path(str(conf_dir())))
     try:
         yield
     finally:

@@ -1,9 +1,11 @@
 """From exceptions to one line and an exit code. Layer 6."""
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from fewshot.engine import processes
 from fewshot.errors import FewshotError
@@ -24,12 +26,40 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         print(said if stopped else f"error: {said}", file=sys.stderr)
         return code
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+            raise
+        return _unwritten(error)
     except Exception:  # a bug; of several processes that meet it one shows the trace
         if processes.speaks(failed=True):
             raise
         return 1
+
+
+def finish(code: int) -> NoReturn:
+    """End the process with this code; with 1 where what it printed could not be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        code = code or 1
+    except OSError as error:
+        code = code or _unwritten(error)
+    sys.exit(code)
+
+
+def _unwritten(error: OSError) -> int:
+    """A full disk behind `> file`, say: one line, and exit code 1."""
+    _discard_output()
+    print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def _discard_output() -> None:
+    """What is still to be printed goes nowhere: Python would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ class Remote:
         from fewshot.sweep.process import run
 
         os.chdir(self.cwd)
-        sys.path.insert(0, str(self.cwd))  # as the console script does: `_target_: my.module.MyNet`
+        sys.path.append(str(self.cwd))  # as the console script does: `_target_: my.module.MyNet`
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
