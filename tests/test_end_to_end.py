@@ -144,7 +144,7 @@ def short(steps: int, *words: str) -> list[str]:
 
 SMALLER = {
     "algorithm.stream.tasks": 2, "algorithm.stream.batch_size": 16, "algorithm.adapt_steps": 2,
-    "backbone.filters": 8,
+    "backbone.filters": 8, "backbone.widths": "[4,5,6,7]", "backbone.depth": 10, "backbone.widen": 1,
 }  # fmt: skip
 
 

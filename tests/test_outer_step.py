@@ -26,6 +26,7 @@ from fewshot.engine import capture
 from fewshot.episode import Batch, Episode, StepOutput
 from fewshot.evaluation import evaluate
 from fewshot.ops import tasks
+from fewshot.ops.dropblock import DropBlock
 from fewshot.outer_step import OuterStep
 from fewshot.sampler import EpisodeSampler, stream
 
@@ -133,6 +134,55 @@ def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
         assert torch.equal(tensor, at_once.state_dict()[name]), name
 
 
+# ---- what depends on the number of training steps ------------------------------------------------------------
+
+
+def dropping(model: str, images: ImageSet) -> tuple[Algorithm, DropBlock]:
+    """With a DropBlock that drops more from step to step, from the first step's 0 on."""
+    algorithm = make(model, images)
+    layer = DropBlock(rate=0.5, size=1, ramp=8)
+    algorithm.backbone.blocks.append(layer)  # type: ignore[union-attr, operator]
+    return algorithm, layer
+
+
+@pytest.mark.parametrize("model", ["maml running", "maml checkpointed", "protonet"])
+def test_a_training_step_counts_once_whatever_its_forwards(images: ImageSet, model: str) -> None:
+    """Support and query, inner steps, chunks, a forward computed again, tasks under vmap; an evaluation: never."""
+    algorithm, layer = dropping(model, images)
+    step, batches = outer(algorithm), draws(algorithm, images)
+    sampler = EpisodeSampler(images, "val", ways=3, shots=1, queries=2, seed=0)
+    for k in range(4):
+        step(batches.batch(k), step=k, rate=1.0)
+        evaluate(algorithm, sampler, episodes=2, tasks=2)
+        assert layer.steps == k + 1
+
+
+@pytest.mark.parametrize("model", ["maml running", "protonet"])
+def test_a_stop_in_between_keeps_the_counter(images: ImageSet, tmp_path: Path, model: str) -> None:
+    at_once, _ = dropping(model, images)
+    step, batches = outer(at_once), draws(at_once, images)
+    for k in range(6):
+        if k == 3:
+            checkpoint.save(tmp_path, k, step.state())
+        step(batches.batch(k), step=k, rate=1.0)
+    resumed, layer = dropping(model, images)
+    later = outer(resumed)
+    _, state = checkpoint.load(tmp_path)
+    checkpoint.load_into(resumed, state["model"])
+    later.load(state, step=3, window=[0.0, 0.0])
+    assert layer.steps == 3
+    for k in range(3, 6):
+        later(batches.batch(k), step=k, rate=1.0)
+    assert_equal(at_once.state_dict(), resumed.state_dict())
+
+
+def test_a_step_that_is_not_finite_does_not_count(images: ImageSet) -> None:
+    algorithm, layer = dropping("protonet", images)
+    _, step = trained(algorithm, images, steps=7, spoiled=5)
+    assert step.guard.bad_step(wait=True) == 5
+    assert layer.steps == 4
+
+
 # ---- nothing asks the device --------------------------------------------------------------------------------
 
 
@@ -163,7 +213,8 @@ def test_what_asks_is_noticed(ask: Callable[[Tensor], Any]) -> None:
 @pytest.mark.parametrize("within_groups", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_asks_nothing(images: ImageSet, model: str, within_groups: bool) -> None:
-    algorithm = make(model, images, dropout=0.3)
+    algorithm, _ = dropping(model, images)
+    algorithm.backbone.blocks.append(nn.Dropout(0.3))  # type: ignore[union-attr, operator]
     step = outer(algorithm, gradient_clip=1.0, gradient_clip_value=0.5)
     batches = draws(algorithm, images, within_groups=within_groups)
     for k in (0, 63, 64):  # two blocks of draws, and several epochs
@@ -268,6 +319,19 @@ def test_a_replayed_step_does_the_same_to_the_last_bit(
     assert_equal(plain, replayed)
     assert torch.equal(by_hand.window, step.window)
     assert by_hand.guard.steps == step.guard.steps == 12
+
+
+def test_a_replayed_step_drops_more_from_step_to_step(
+    images: ImageSet, taped: list[Tape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counter is read from the device: a number of Python's would stay what it was at the capture."""
+    (algorithm, layer), (by_hand, _) = dropping("protonet", images), dropping("protonet", images)
+    replayed, _ = trained(algorithm, images, cuda_graph=True)
+    assert len(taped) == 2
+    assert layer.steps == 12
+    monkeypatch.setattr(capture, "WARMUP", 12)
+    plain, _ = trained(by_hand, images, cuda_graph=True)
+    assert_equal(plain, replayed)
 
 
 @pytest.mark.parametrize("spoiled", [3, 4, 7])

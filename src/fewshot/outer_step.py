@@ -13,6 +13,7 @@ from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.runtime import autocast
 from fewshot.episode import Batch
 from fewshot.ops import random
+from fewshot.ops.dropblock import step_counters
 
 
 class OuterStep:
@@ -36,6 +37,7 @@ class OuterStep:
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         buffers = list(algorithm.buffers())
         self.guard = FiniteGuard(optimizer, buffers, device)
+        self._counters = step_counters(algorithm)
         self._statistics = [b for b in buffers if b.is_floating_point()]  # running statistics: a forward moves them
         self.window = torch.zeros(2, dtype=torch.float64, device=device)
         self._seen = torch.zeros_like(self.window)  # loss and accuracy of this step
@@ -81,6 +83,8 @@ class OuterStep:
         if self.gradient_clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
         self.guard.step(self._seen[0], norm)
+        for counter in self._counters:
+            counter += 1
         self.window += self._seen.masked_fill(self.guard.frozen.bool(), 0.0)
 
     def _prepare_capture(self) -> None:

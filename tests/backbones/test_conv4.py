@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewshot import gradcheck
 from fewshot.backbones.conv4 import Conv4
 from fewshot.errors import InputError
 
@@ -29,6 +30,11 @@ def conv4(image_shape: tuple[int, ...] = (1, 28, 28), **options: Any) -> Conv4:
         ((3, 84, 84), {"filters": 32}, 800),  # MAML on miniImageNet
         ((3, 32, 48), {"filters": 8, "blocks": 3}, 8 * 4 * 6),
         ((1, 1, 1), {"downsampling": "stride"}, 64),
+        ((3, 32, 32), {}, 256),  # MetaOptNet, CIFAR-FS
+        ((3, 84, 84), {"readout": "max"}, 64),  # FEAT: MaxPool2d(5) of a 5x5 map
+        ((3, 84, 84), {"downsamplings": 3, "readout": "mean"}, 64),  # RFS
+        ((3, 84, 84), {"downsamplings": 2, "unpadded": 2}, 64 * 19 * 19),  # relation networks
+        ((3, 28, 28), {"downsamplings": 2, "unpadded": 2}, 64 * 5 * 5),  # and on Omniglot
     ],
 )
 def test_width_of_the_embedding(image_shape: tuple[int, ...], options: dict[str, Any], features: int) -> None:
@@ -41,6 +47,8 @@ def test_width_of_the_embedding(image_shape: tuple[int, ...], options: dict[str,
 def test_number_of_parameters() -> None:
     """Kernels, scales and shifts: batch norm would subtract a convolution's bias again."""
     convolutions = 9 * 64 + 3 * 9 * 64 * 64
+    assert sum(p.numel() for p in conv4(bias=True).parameters()) == convolutions + 4 * 3 * 64  # the papers' 111 936
+    assert sum(p.numel() for p in conv4(norm="group", bias=False).parameters()) == convolutions + 4 * 2 * 64
     assert sum(p.numel() for p in conv4().parameters()) == convolutions + 4 * 2 * 64
     assert sum(p.numel() for p in conv4(norm_scale=False).parameters()) == convolutions + 4 * 64
     assert sum(p.numel() for p in conv4(norm="none").parameters()) == convolutions + 4 * 64
@@ -70,6 +78,57 @@ def test_a_block_is_convolution_norm_activation_and_then_the_pool(
         for bias in idle:
             bias.normal_()
     torch.testing.assert_close(net.train()(x), theirs.train()(x).flatten(1))  # which is why there is none
+
+
+class Papers(nn.Module):
+    """A variant as its authors' code has it, with torch.nn's layers: blocks of (pads, pools), then a readout."""
+
+    def __init__(self, blocks: list[tuple[int, bool]], readout: nn.Module) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, (padding, pools) in enumerate(blocks):
+            layers += [nn.Conv2d(64 if i else 3, 64, 3, padding=padding), nn.BatchNorm2d(64), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if pools else []
+        self.net = nn.Sequential(*layers, readout, nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "blocks", "readout"),
+    [
+        ({"readout": "max"}, [(1, True)] * 4, nn.MaxPool2d(5)),  # FEAT
+        ({"downsamplings": 3, "readout": "mean"}, [(1, True)] * 3 + [(1, False)], nn.AdaptiveAvgPool2d(1)),  # RFS
+        ({"downsamplings": 2, "unpadded": 2}, [(0, True)] * 2 + [(1, False)] * 2, nn.Identity()),  # Relation
+    ],
+    ids=["feat", "rfs", "relation"],
+)
+def test_the_papers_variants(options: dict[str, Any], blocks: list[tuple[int, bool]], readout: nn.Module) -> None:
+    ours, theirs = conv4((3, 84, 84), bias=True, **options).double(), Papers(blocks, readout).double()
+    with torch.no_grad():
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            b.copy_(a.normal_())
+    x = torch.randn(2, 3, 84, 84, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-10, atol=1e-10)
+    assert ours.blocks(x).shape[1:] == ours.map_shape
+
+
+@pytest.mark.parametrize("options", [{"readout": "max"}, {"downsamplings": 1, "unpadded": 1, "bias": True}])
+def test_meta_gradient_of_the_variants(options: dict[str, Any]) -> None:
+    maml = gradcheck.as_maml(conv4((2, 8, 8), filters=4, blocks=2, **options))
+    batch = gradcheck.random_episode(maml, (2, 8, 8), tasks=2)
+    assert max(gradcheck.meta_gradient_differences(maml, batch).values()) < gradcheck.TOLERANCE
+
+
+def test_weights_drawn_by_fan_out() -> None:
+    net = conv4(init="he_fan_out", bias=True)
+    for name, p in net.named_parameters():
+        if p.ndim > 1:
+            assert p.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1), name
+        elif name.endswith("0.bias"):
+            assert not p.any(), name
 
 
 @pytest.mark.parametrize("filters", [8, 18])
@@ -155,6 +214,8 @@ def test_each_block_has_its_own_activation() -> None:
 def test_images_that_vanish() -> None:
     with pytest.raises(InputError, match=r"4 poolings leave nothing of a 8x28 image; lower backbone\.blocks"):
         conv4((1, 8, 28))
+    with pytest.raises(InputError, match="2 poolings leave nothing of a 8x28 image"):
+        conv4((1, 8, 28), downsamplings=2, unpadded=2)
     assert conv4((1, 8, 28), blocks=3, filters=4).out_features == 4 * 1 * 3
 
 
@@ -166,11 +227,22 @@ def test_a_net_of_nothing(options: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(
     ("key", "among"),
-    [("downsampling", "pool, stride"), ("readout", "flatten, mean"), ("norm", "batch, instance, layer, group, none")],
+    [
+        ("downsampling", "pool, stride"),
+        ("readout", "flatten, mean, max"),
+        ("norm", "batch, instance, layer, group, none"),
+        ("init", "default, he_fan_out"),
+    ],
 )
 def test_unknown_choices(key: str, among: str) -> None:
     with pytest.raises(InputError, match=f"backbone.{key}=spectral is unknown; choose one of: {among}"):
         conv4(**{key: "spectral"})
+
+
+@pytest.mark.parametrize("options", [{"downsamplings": 5}, {"unpadded": -1}])
+def test_more_blocks_than_there_are(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"of 4 blocks; choose 0 to 4"):
+        conv4(**options)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(), nn.SiLU()])

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
@@ -19,11 +18,14 @@ class Conv4(nn.Module):
 
     filters: channels of every block. blocks: how many.
     downsampling: "pool" (2x2 max after the activation, prototypical networks) or "stride" (in the
-        convolution, MAML on Omniglot).
-    readout: "flatten", or "mean" over the positions (MAML's 28x28 net with strides).
+        convolution, MAML on Omniglot). downsamplings: in so many blocks, from the first on; null: in all.
+    unpadded: so many blocks, from the first on, have a convolution without padding (relation networks).
+    readout: "flatten" (`map_shape` is what it flattens), "mean" (MAML's 28x28 net with strides) or "max" over
+        the positions.
     norm: batch | layer | instance | group | none. norm_scale: false leaves out batch norm's scale (MAML).
-        In front of batch and instance norm, which would subtract it again, a convolution has no bias.
+    bias: of the convolutions; null: only where the norm, as batch and instance norm do, would not subtract it again.
     activation: a module; each block gets its own copy.
+    init: "default" is torch.nn's, "he_fan_out" He's normal by fan-out with biases of 0 (RFS, MetaOptNet).
     """
 
     def __init__(
@@ -38,44 +40,55 @@ class Conv4(nn.Module):
         norm_scale: bool,
         norm_eps: float,
         activation: nn.Module,
+        downsamplings: int | None = None,
+        unpadded: int = 0,
+        bias: bool | None = None,
+        init: str = "default",
     ) -> None:
         super().__init__()
-        channels, size = image_shape[0], min(image_shape[1:])
         if filters < 1 or blocks < 1:
             raise InputError(f"backbone.filters={filters}, backbone.blocks={blocks}; both must be at least 1")
         _choose("downsampling", downsampling, ("pool", "stride"))
-        _choose("readout", readout, ("flatten", "mean"))
+        _choose("readout", readout, ("flatten", "mean", "max"))
         _choose("norm", norm, tuple(NORMS))
-        halve = (lambda n: n // 2) if downsampling == "pool" else (lambda n: (n + 1) // 2)
-        for _ in range(blocks):
-            size = halve(size)
-        if size < 1:
-            raise InputError(
-                f"{blocks} poolings leave nothing of a {image_shape[1]}x{image_shape[2]} image; "
-                f"lower backbone.blocks, use downsampling=stride or larger images"
-            )
-        layers: list[nn.Module] = []
-        for _ in range(blocks):
-            stride = 2 if downsampling == "stride" else 1
-            options = {"eps": norm_eps} | ({"scale": norm_scale} if norm == "batch" else {})
+        _choose("init", init, ("default", "he_fan_out"))
+        for key, value in (("downsamplings", downsamplings), ("unpadded", unpadded)):
+            if value is not None and not 0 <= value <= blocks:
+                raise InputError(f"backbone.{key}={value} of {blocks} blocks; choose 0 to {blocks}")
+        bias = norm not in ("batch", "instance") if bias is None else bias
+        options = {"eps": norm_eps} | ({"scale": norm_scale} if norm == "batch" else {})
+        channels, (height, width) = image_shape[0], image_shape[1:]
+        self.blocks = nn.Sequential()
+        for i in range(blocks):
+            halves, padding = downsamplings is None or i < downsamplings, 0 if i < unpadded else 1
+            stride = 2 if halves and downsampling == "stride" else 1
             block = [
-                Conv2d(channels, filters, 3, stride=stride, padding=1, bias=norm not in ("batch", "instance")),
+                Conv2d(channels, filters, 3, stride=stride, padding=padding, bias=bias),
                 NORMS[norm](filters, **options),
                 copy.deepcopy(activation),
             ]
-            if downsampling == "pool":
+            height, width = ((n + 2 * padding - 3) // stride + 1 for n in (height, width))
+            if halves and downsampling == "pool":
                 first = isinstance(activation, MONOTONE)  # the same values and gradients from a quarter of the work
                 block.insert(2 if first else 3, MaxPool())
-            layers.append(Block(*block))
+                height, width = height // 2, width // 2
+            self.blocks.append(Block(*block))
             channels = filters
-        self.blocks = nn.Sequential(*layers)
-        self.readout = readout
-        with torch.no_grad():
-            self.out_features = self.eval()(torch.zeros(1, *image_shape)).shape[1]
-        self.train()
+        if min(height, width) < 1:
+            poolings = blocks if downsamplings is None else downsamplings
+            raise InputError(
+                f"{poolings} poolings leave nothing of a {image_shape[1]}x{image_shape[2]} image; "
+                f"lower backbone.blocks, use downsampling=stride or larger images"
+            )
+        if init == "he_fan_out":
+            self.apply(_he_fan_out)
+        self.readout, self.map_shape = readout, (filters, height, width)
+        self.out_features = filters * (height * width if readout == "flatten" else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(x)  # [B, filters, h, w]
+        if self.readout == "max":
+            return x.flatten(2).max(2).values
         return x.mean((2, 3)) if self.readout == "mean" else x.flatten(1)
 
 
@@ -115,6 +128,13 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return max_pool(x)
+
+
+def _he_fan_out(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def _choose(name: str, value: str, among: tuple[str, ...]) -> None:
