@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fewshot.algorithms.base import cosines
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
+from fewshot.ops.similarities import cosines
 
 
 class BDCSPN(EmbeddingHead):

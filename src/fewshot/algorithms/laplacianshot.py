@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fewshot.algorithms.base import cosines, squared_distances
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
+from fewshot.ops.similarities import cosines, squared_distances
 
 
 class LaplacianShot(EmbeddingHead):

@@ -19,10 +19,10 @@ import math
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fewshot.algorithms.base import squared_distances
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
+from fewshot.ops.similarities import squared_distances
 
 
 class PTMAP(EmbeddingHead):

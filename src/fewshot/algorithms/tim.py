@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fewshot.algorithms.base import squared_distances
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
 from fewshot.ops.adam import minimise
+from fewshot.ops.similarities import squared_distances
 
 
 class TIM(EmbeddingHead):
