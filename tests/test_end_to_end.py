@@ -28,6 +28,11 @@ README = CONF.parent / "README.md"
 ALGORITHMS, BACKBONES = (
     sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in ("algorithm", "backbone")
 )
+LARGE: dict[str, tuple[str, ...]] = {  # networks of other packages, and what makes them small and offline
+    "torchvision": (),
+    "efficientnet_lite0": (),
+    "timm": ("backbone.model=test_convnext", "backbone.weights=none", "backbone.size=32"),
+}
 EXPERIMENTS = sorted(
     file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in CONF.glob("experiment/**/*.yaml")
 )
@@ -184,13 +189,11 @@ def glyphs() -> ImageSet:
     return build.load_images(cfg)
 
 
-@pytest.mark.parametrize(
-    "backbone", [pytest.param(b, marks=pytest.mark.slow) if b == "torchvision" else b for b in BACKBONES]
-)
+@pytest.mark.parametrize("backbone", [pytest.param(b, marks=pytest.mark.slow) if b in LARGE else b for b in BACKBONES])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, backbone: str) -> None:
     """Two steps and a test, on what the command line would build."""
-    cfg: Any = compose("config", chosen(algorithm=algorithm, backbone=backbone))
+    cfg: Any = compose("config", [*chosen(algorithm=algorithm, backbone=backbone), *LARGE.get(backbone, ())])
     made = build.make_algorithm(cfg, build.data_context(cfg, glyphs), seed=0)
     optimizer = build.make_trainer(cfg).make_optimizer(made.parameters())
     cpu = torch.device("cpu")
