@@ -41,11 +41,14 @@ class BDCSPN(EmbeddingHead):
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
         support, query = normalize(support, dim=-1), normalize(query, dim=-1)
         query = query + support.mean(1, keepdim=True) - query.mean(1, keepdim=True)  # (1)
+        return self.scale * cosines(query, self.rectified(support, onehot, query))  # (5)
+
+    def rectified(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
+        """(2) to (4): P' [T, N, D]."""
         z = torch.cat([support, query], 1)  # [T, N*(K+Q), D]
         similar = self.scale * cosines(z, prototypes(support, onehot))  # [T, N*(K+Q), N]
         taken = torch.cat([onehot > 0, self.pseudo_labelled(similar[:, support.shape[1] :])], 1)
-        weight = similar.masked_fill(~taken, -torch.inf).softmax(1)  # (3)
-        return self.scale * cosines(query, weight.mT @ z)  # (4), (5)
+        return similar.masked_fill(~taken, -torch.inf).softmax(1).mT @ z
 
     def pseudo_labelled(self, similar: Tensor) -> Tensor:
         """(2): similarities of the queries [T, N*Q, N] -> bool [T, N*Q, N]."""

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm, State, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
+from fewshot.ops.similarities import full_precision
 
 AVERAGED = 100  # mini-batches that the mean embedding is taken over
 
@@ -69,7 +70,7 @@ class EmbeddingHead(Algorithm):
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         z = embed(self.backbone, query_x)
-        with torch.autocast(z.device.type, enabled=False):  # a task is fitted in full precision
+        with full_precision():  # no rounding where an update follows another
             return self.classify(state.z, state.onehot, z)
 
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
