@@ -79,3 +79,10 @@ def embed(backbone: nn.Module, x: Tensor) -> Tensor:
     """One forward for all images of all tasks: [T, M, C, H, W] -> [T, M, D], in float32 at least."""
     z = backbone(x.flatten(0, 1))
     return z.to(torch.promote_types(z.dtype, torch.float32)).unflatten(0, x.shape[:2])
+
+
+def embed_together(backbone: nn.Module, batch: Episode) -> tuple[Tensor, Tensor]:
+    """One forward for support and queries, so that batch norm sees one batch: [T, N*K, D] and [T, N*Q, D]."""
+    z = embed(backbone, torch.cat([batch.support_x, batch.query_x], 1))
+    support_z, query_z = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
+    return support_z, query_z

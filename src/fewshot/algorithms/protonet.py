@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.algorithms.base import Algorithm, embed
+from fewshot.algorithms.base import Algorithm, embed, embed_together
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError, check_choice
 from fewshot.ops.similarities import class_means, cosines, distances, squared_distances
@@ -55,10 +55,8 @@ class ProtoNet(Algorithm):
 
     def forward(self, batch: Batch) -> StepOutput:
         assert isinstance(batch, Episode)
-        shots = batch.support_x.shape[1]
-        z = embed(self.backbone, torch.cat([batch.support_x, batch.query_x], 1))  # [T, N*(K+Q), D]
-        prototypes = class_means(z[:, :shots], batch.support_y, batch.ways)
-        logits = self.logits(z[:, shots:], prototypes)  # [T, N*Q, N]
+        support_z, query_z = embed_together(self.backbone, batch)
+        logits = self.logits(query_z, class_means(support_z, batch.support_y, batch.ways))  # [T, N*Q, N]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
         return StepOutput(loss, logits)
 

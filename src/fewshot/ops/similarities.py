@@ -17,8 +17,13 @@ from torch.autograd import Function
 
 def class_means(z: Tensor, y: Tensor, ways: int) -> Tensor:
     """Mean embedding of each class: z [T, M, D], y [T, M] -> [T, N, D], by one batched product."""
-    onehot = (y[..., None] == torch.arange(ways, device=y.device)).to(z.dtype)  # [T, M, N]; F.one_hot reads y back
+    onehot = one_hot(y, ways, z.dtype)  # [T, M, N]
     return product((onehot / onehot.sum(1, keepdim=True)).mT, z)
+
+
+def one_hot(y: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
+    """Labels as rows of 0 and one 1: y [T, M] -> [T, M, N]. PyTorch's own reads the labels back from the device."""
+    return (y[..., None] == torch.arange(ways, device=y.device)).to(dtype)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
