@@ -1,0 +1,68 @@
+"""R2D2, ridge regression as the last layer (Bertinetto, Henriques, Torr & Vedaldi 2019, arXiv:1805.08136).
+
+    X [M, D+1] embeddings of the M = N*K support images and a column of ones, Y [M, N] one-hot labels
+    (1)  W = argmin_W  |X W - Y|^2 / M + lambda |W|^2
+           = X' (X X' + M lambda I)^-1 Y                         Woodbury; where M > D+1, (X'X + M lambda I)^-1 X'Y
+    (2)  logits = alpha [z, 1] W                                 alpha learned: regression does not give logits
+
+Shapes: X [T, N*K, D+1], W [T, D+1, N], logits [T, N*Q, N]. Inductive. Classes may have unequal shots.
+
+Differences from the paper: lambda is fixed unless `learn_penalty`, as in the authors' code; the 1 / M in (1) is the
+authors' code's, too. Their beta, one number added to all logits, changes neither loss nor prediction and is left out.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from fewshot.algorithms.base import Algorithm, embed, embed_together
+from fewshot.episode import Batch, Episode, Episodes, StepOutput
+from fewshot.errors import InputError
+from fewshot.ops.ridge import ridge
+from fewshot.ops.similarities import one_hot, product
+
+
+class R2D2(Algorithm):
+    fixed_features = True
+
+    def __init__(
+        self, backbone: nn.Module, *, stream: Episodes, penalty: float, learn_penalty: bool, scale: float
+    ) -> None:
+        super().__init__()
+        if penalty <= 0:
+            raise InputError(f"algorithm.penalty={penalty} is not above 0: (1) would not have one solution")
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.stream = stream
+        self.log_penalty = nn.Parameter(torch.tensor(math.log(penalty)), requires_grad=learn_penalty)
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def fit(self, z: Tensor, y: Tensor, ways: int) -> Tensor:
+        """(1): z [T, N*K, D], y [T, N*K] -> W [T, D+1, N]."""
+        return ridge(with_ones(z), one_hot(y, ways, z.dtype), z.shape[1] * self.log_penalty.exp())
+
+    def logits(self, z: Tensor, weight: Tensor) -> Tensor:
+        """(2): z [T, P, D], W [T, D+1, N] -> [T, P, N]."""
+        return self.scale * product(with_ones(z), weight)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Tensor:
+        return self.fit(embed(self.backbone, support_x), support_y, ways)
+
+    def predict(self, state: Tensor, query_x: Tensor) -> Tensor:
+        return self.logits(embed(self.backbone, query_x), state)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        assert isinstance(batch, Episode)
+        support_z, query_z = embed_together(self.backbone, batch)
+        logits = self.logits(query_z, self.fit(support_z, batch.support_y, batch.ways))
+        return StepOutput(cross_entropy(logits.flatten(0, 1), batch.query_y.flatten()), logits)
+
+    def protocol(self) -> dict[str, Any]:
+        return {"head": "ridge", "norm_statistics": "running"}
+
+
+def with_ones(z: Tensor) -> Tensor:
+    """[T, M, D] -> [T, M, D+1]: the last weight is the bias."""
+    return pad(z, (0, 1), value=1.0)
