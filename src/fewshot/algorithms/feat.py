@@ -1,0 +1,92 @@
+"""FEAT, embedding adaptation by a set-to-set function (Ye, Hu, Zhan & Sha 2020, arXiv:1812.03664).
+
+    c_k  prototypes, z embeddings
+    (1)  T(S)_i = LayerNorm( s_i + drop( W_o sum_j drop(A_ij) W_v s_j + b_o ) )       S = (s_1, ..) any set;
+         A_ij = softmax_j( (W_q s_i) . (W_k s_j) / sqrt(D) )                          one head
+    (2)  logits = -|z - T(c)_k|^2 / temperature                                       T of the N prototypes
+    (3)  loss = CE(2) + balance CE(aux),  aux = -|z_i - m_k|^2 / aux_temperature      over support and query images i:
+         m_k = mean over i in class k of T(images of class k)_i                       contrastive term
+
+Shapes: prototypes [T, N, D], embeddings [T, M, D], logits [T, N*Q, N]. Inductive: (1) sees the prototypes alone.
+It is meant for a backbone that was trained as a classifier before.
+
+Differences from the paper: the authors train T at ten times the backbone's rate; here all parameters have one.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fewshot.algorithms.base import Algorithm, embed, embed_together
+from fewshot.episode import Batch, Episode, Episodes, StepOutput
+from fewshot.errors import InputError
+from fewshot.ops.similarities import class_means, product, squared_distances
+
+
+class FEAT(Algorithm):
+    fixed_features = True
+
+    def __init__(
+        self, backbone: nn.Module, *, stream: Episodes, temperature: float, aux_temperature: float, balance: float,
+        attention_dropout: float, dropout: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if temperature <= 0 or aux_temperature <= 0 or balance < 0:
+            raise InputError(
+                f"algorithm.temperature={temperature}, algorithm.aux_temperature={aux_temperature}, "
+                f"algorithm.balance={balance}; the first two must be above 0, the third not below"
+            )
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.stream, self.temperature, self.aux_temperature = stream, temperature, aux_temperature
+        self.balance = balance
+        width: int = backbone.out_features  # type: ignore[assignment]
+        self.transform = SetToSet(width, attention_dropout=attention_dropout, dropout=dropout)
+
+    def fit(self, z: Tensor, y: Tensor, ways: int) -> Tensor:
+        return self.transform(class_means(z, y, ways))  # [T, N, D]
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Tensor:
+        return self.fit(embed(self.backbone, support_x), support_y, ways)
+
+    def predict(self, state: Tensor, query_x: Tensor) -> Tensor:
+        return -squared_distances(embed(self.backbone, query_x), state) / self.temperature  # (2)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        assert isinstance(batch, Episode)
+        support_z, query_z = embed_together(self.backbone, batch)
+        adapted = self.fit(support_z, batch.support_y, batch.ways)
+        logits = -squared_distances(query_z, adapted) / self.temperature
+        loss = cross_entropy(logits.mT, batch.query_y)
+        z, y = torch.cat([support_z, query_z], 1), torch.cat([batch.support_y, batch.query_y], 1)
+        return StepOutput(loss + self.balance * self.contrast(z, y, batch.ways), logits)  # (3)
+
+    def contrast(self, z: Tensor, y: Tensor, ways: int) -> Tensor:
+        """CE(aux) of (3); z [T, M, D] support and query, y [T, M]."""
+        same_class = y[:, :, None] == y[:, None, :]  # [T, M, M]
+        centres = class_means(self.transform(z, same_class), y, ways)
+        aux = -squared_distances(z, centres) / self.aux_temperature  # [T, M, N]
+        return cross_entropy(aux.mT, y)
+
+    def protocol(self) -> dict[str, Any]:
+        return {"distance": "squared_euclidean", "norm_statistics": "running"}
+
+
+class SetToSet(nn.Module):
+    """(1), with the authors' initial weights."""
+
+    def __init__(self, width: int, *, attention_dropout: float, dropout: float) -> None:
+        super().__init__()
+        self.queries, self.keys, self.values = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.output, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+        for layer in (self.queries, self.keys, self.values, self.output):
+            nn.init.xavier_normal_(layer.weight)
+        self.attention_dropout, self.dropout = nn.Dropout(attention_dropout), nn.Dropout(dropout)
+
+    def forward(self, s: Tensor, among: Tensor | None = None) -> Tensor:
+        """s [T, M, D] -> [T, M, D]; among: bool [T, M, M], which others an element attends to, all if left out."""
+        scores = product(self.queries(s), self.keys(s).mT) / s.shape[-1] ** 0.5  # [T, M, M]
+        scores = scores if among is None else scores.masked_fill(~among, -torch.inf)
+        mixed = product(self.attention_dropout(scores.softmax(-1)), self.values(s))
+        return self.norm(s + self.dropout(self.output(mixed)))
