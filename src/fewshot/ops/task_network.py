@@ -40,9 +40,9 @@ class TaskNetwork:
         with self.statistics(adapting=False):
             return map_tasks(lambda p, x: model_logits(self.backbone, p, x), params, self.shapes, x)
 
-    def features(self, params: Params, x: Tensor) -> Tensor:
-        """The embeddings that predictions are made of: x [T, M, C, H, W] -> [T, M, D]."""
-        with self.statistics(adapting=False):
+    def features(self, params: Params, x: Tensor, *, adapting: bool = False) -> Tensor:
+        """The embeddings that predictions, or the inner loop, are made of: x [T, M, C, H, W] -> [T, M, D]."""
+        with self.statistics(adapting=adapting):
             return map_tasks(lambda p, x: model_features(self.backbone, p, x), params, self.shapes, x)
 
     def gradient(self, loss: Loss, params: Params, names: Sequence[str], x: Tensor, y: Tensor) -> Params:
