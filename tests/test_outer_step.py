@@ -43,7 +43,7 @@ MODELS = {
                           "algorithm.checkpoint_inner=true"],
     "metasgd": ["algorithm=metasgd", "algorithm.stream.tasks=4", "algorithm.norm_statistics=support"],
     "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2"],
-    "transfer": ["algorithm=transfer", "algorithm.stream.batch_size=8"],
+    "baseline": ["algorithm=baseline", "algorithm.stream.batch_size=8"],
 }  # fmt: skip
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -453,7 +453,7 @@ def test_an_algorithm_that_asks_falls_back_on_a_gpu(images: ImageSet, caplog: py
             return out
 
     device = torch.device("cuda")
-    plain, _ = trained(make("transfer", images), images, device=device, optimizer=CALM_ADAM)
-    asking, _ = trained(Asks(make("transfer", images)), images, device=device, cuda_graph=True, optimizer=CALM_ADAM)
+    plain, _ = trained(make("baseline", images), images, device=device, optimizer=CALM_ADAM)
+    asking, _ = trained(Asks(make("baseline", images)), images, device=device, cuda_graph=True, optimizer=CALM_ADAM)
     assert "cannot be captured" in caplog.text
     assert_close(plain, {name.removeprefix("inner."): t for name, t in asking.items()})

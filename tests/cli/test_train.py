@@ -172,7 +172,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
         "train",
         "-m",
         *small,
-        "algorithm=transfer,protonet",
+        "algorithm=baseline,protonet",
         "shots=1,30",
         "name=s",
         "hydra/launcher=basic",
@@ -181,7 +181,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     assert done.code == 1
     assert done.err.count("shots+queries=32 images") == 2
     finished = [result(file.parent) for file in tmp_path.glob("outputs/**/result.json")]
-    assert sorted((run["algorithm"], run["shots"]) for run in finished) == [("protonet", 1), ("transfer", 1)]
+    assert sorted((run["algorithm"], run["shots"]) for run in finished) == [("baseline", 1), ("protonet", 1)]
 
 
 def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
 
 
 def test_a_sweep_over_a_key_that_one_algorithm_lacks(tmp_path: Path) -> None:
-    said = refusal("train", "-m", *QUIET, "algorithm=maml,transfer", cwd=tmp_path)
+    said = refusal("train", "-m", *QUIET, "algorithm=maml,baseline", cwd=tmp_path)
     assert said.startswith("'algorithm.stream.tasks' is not a key of the configuration; near it: algorithm.stream, ")
 
 
