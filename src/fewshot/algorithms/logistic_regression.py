@@ -1,0 +1,85 @@
+"""Logistic regression on a trained classifier's embeddings, the test head of RFS (Tian et al. 2020, arXiv:2003.11539).
+
+    (1)  min_W,b  C sum_i -log softmax(W x_i + b)[y_i] + |W|^2 / 2       x = f(image) / |f(image)|, RFS: C = 1
+    (2)  Newton's method: each step solves  Hessian step = -gradient  by conjugate gradients, and is halved
+         until (1) falls. P = softmax(X W' + b):
+         gradient = C X'(P - Y) + W,   Hessian V = C X'(P * (XV - sum_n P XV)) + V     (b without the penalty)
+
+The objective is that of scikit-learn's LogisticRegression(C=C); its solution is unique, and so the same.
+
+Shapes: embeddings [T, M, D], onehot [T, M, N], logits [T, P, N]. Any number of images per class. Inductive.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import normalize
+
+from fewshot.algorithms.embedding_head import EmbeddingHead
+from fewshot.episode import Minibatches
+from fewshot.errors import InputError
+
+NEWTON_STEPS, CG_STEPS, HALVINGS = 30, 100, 20
+TOLERANCE = 1e-6  # of the gradient, and of the remainder of a linear system, relative to their first
+
+
+class LogisticRegression(EmbeddingHead):
+    def __init__(self, backbone: Module, *, train_classes: int, stream: Minibatches, C: float) -> None:
+        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        if C <= 0:
+            raise InputError(f"algorithm.C={C} is not above 0; it is the weight of the data against |W|^2")
+        self.C = C
+
+    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
+        x, q = (normalize(z.double(), dim=-1) for z in (support, query))
+        return (with_ones(q) @ fit_logistic(x, onehot.double(), self.C)).to(query.dtype)
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """[T, M, D] -> [T, M, D + 1]: the last column multiplies the bias."""
+    return torch.cat([x, torch.ones_like(x[..., :1])], -1)
+
+
+def fit_logistic(x: Tensor, onehot: Tensor, C: float) -> Tensor:
+    """(1) for T tasks: x [T, M, D], onehot [T, M, N] float64 -> weight and, in the last row, bias, [T, D + 1, N]."""
+    x = with_ones(x)
+    penalty = torch.ones_like(x[:, :1]).mT  # [T, D + 1, 1]
+    penalty[:, -1] = 0
+
+    def objective(w: Tensor) -> Tensor:
+        fit = (onehot * (x @ w).log_softmax(-1)).sum((1, 2))
+        return (penalty * w * w).sum((1, 2)) / 2 - C * fit  # [T]
+
+    w = x.new_zeros(len(x), x.shape[-1], onehot.shape[-1])
+    value, first = objective(w), None
+    for _ in range(NEWTON_STEPS):
+        p = (x @ w).softmax(-1)  # [T, M, N]
+        gradient = C * x.mT @ (p - onehot) + penalty * w
+        size = gradient.square().sum((1, 2))
+        first = size if first is None else first
+        if (size <= TOLERANCE**2 * first).all():
+            break
+        step = _conjugate_gradients(x, p, C, penalty, -gradient)
+        for _ in range(HALVINGS):  # of the tasks where (1) would grow
+            found = objective(w + step)
+            if (better := found <= value).all():
+                break
+            step = torch.where(better[:, None, None], step, step / 2)
+        w, value = w + step, found
+    return w
+
+
+def _conjugate_gradients(x: Tensor, p: Tensor, C: float, penalty: Tensor, b: Tensor) -> Tensor:
+    """v with Hessian v = b, for each task; all of [T, D + 1, N] but p [T, M, N]."""
+    v, r, d = torch.zeros_like(b), b, b
+    size = first = b.square().sum((1, 2), keepdim=True)  # [T, 1, 1]
+    for _ in range(CG_STEPS):
+        if (size <= TOLERANCE**2 * first).all():
+            break
+        xd = x @ d
+        hd = C * x.mT @ (p * (xd - (p * xd).sum(-1, keepdim=True))) + penalty * d
+        rate = size / (d * hd).sum((1, 2), keepdim=True).clamp(min=torch.finfo(b.dtype).tiny)
+        v, r = v + rate * d, r - rate * hd
+        before, size = size, r.square().sum((1, 2), keepdim=True)
+        d = r + size / before.clamp(min=torch.finfo(b.dtype).tiny) * d
+    return v

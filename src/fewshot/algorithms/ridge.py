@@ -1,0 +1,101 @@
+"""Ridge regression on the class labels, its strength chosen by leaving one image out, in closed form.
+
+Rifkin & Lippert 2007, "Notes on regularized least squares" (MIT-CSAIL-TR-2007-025), section 3:
+
+    x = normalize( sign(z) sqrt|z| )  or  normalize( z ),  z = f(image)      embeddings of unit length
+    (1)  min_W,b  sum_i w_i |y_i - W x_i - b|^2 + strength |W|^2             y_i one-hot; w_i = 1 / images of i's class
+    (2)  A = rows sqrt(w_i) (x_i - mean_w) = U S V',  e = S^2,  shrink = e / (e + strength)
+         H = U shrink U' + sqrt(w) sqrt(w)' / sum(w)                         the hat matrix: fitted = H y, both weighted
+    (3)  y_i - prediction without i = (y_i - fitted_i) / (1 - H_ii)          weighted as in (2), no refitting
+         for images that leave together: (I - H_bb)^-1 (y_b - fitted_b)
+    (4)  the strength of least sum_i w_i |(3)|^2 over a grid
+
+The weights make classes with few images count as much as those with many. The root is the power normalisation of
+Perronnin et al. 2010 (ECCV, "Improving the Fisher kernel"): it evens out the few large values of an embedding.
+
+Shapes: embeddings x [T, M, D], onehot [T, M, N], logits [T, P, N]. Any number of images per class. Inductive.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import normalize
+
+from fewshot.algorithms.embedding_head import EmbeddingHead
+from fewshot.episode import Minibatches
+from fewshot.errors import InputError
+
+GRID = tuple(10 ** (k / 2) for k in range(-8, 3))  # strengths, as multiples of the mean of A's squared rows
+
+
+class Fit(NamedTuple):
+    """(1) solved for T tasks."""
+
+    weight: Tensor  # [T, D, N]
+    bias: Tensor  # [T, 1, N]
+    left_out: Tensor  # [T, M, N] predictions (3) for the support images, each left out with its copies
+
+
+class Ridge(EmbeddingHead):
+    def __init__(
+        self, backbone: Module, *, train_classes: int, stream: Minibatches, scale: float, square_root: bool
+    ) -> None:
+        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        if scale <= 0:
+            raise InputError(f"algorithm.scale={scale} is not above 0")
+        self.scale, self.square_root = scale, square_root
+
+    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
+        x, q = (unit_length(z.double(), square_root=self.square_root) for z in (support, query))
+        fit = fit_ridge(x, onehot.double())
+        return (self.scale * (q @ fit.weight + fit.bias)).to(query.dtype)
+
+
+def unit_length(z: Tensor, *, square_root: bool) -> Tensor:
+    """Embeddings [..., D] of length 1; square_root: each value is replaced by its root first, its sign kept."""
+    return normalize(z.sign() * z.abs().sqrt() if square_root else z, dim=-1)
+
+
+def fit_ridge(x: Tensor, onehot: Tensor, *, copies: int = 1) -> Fit:
+    """x [T, M, D], onehot [T, M, N] -> the solution of (1); in float64.
+
+    copies: so many rows in succession show the same image; they leave together.
+    """
+    w = (onehot / onehot.sum(1, keepdim=True)).sum(-1, keepdim=True)  # [T, M, 1]
+    total, root = w.sum(1, keepdim=True), w.sqrt()
+    mean_x, mean_y = ((w * v).sum(1, keepdim=True) / total for v in (x, onehot))
+    a, y = root * (x - mean_x), root * (onehot - mean_y)
+    u, e = left_singular(a)  # (2)  [T, M, R], [T, R]
+    uy = u.mT @ y  # [T, R, N]
+    blocks = (u.unflatten(1, (-1, copies)), (root / total.sqrt()).unflatten(1, (-1, copies)))
+    grid = e.new_tensor(GRID)[:, None, None] * a.square().sum(-1).mean(1).clamp(min=1e-12)[:, None]  # [G, T, 1]
+    residual = torch.stack([_without(blocks, e / (e + s), uy, y) for s in grid])  # [G, T, M, N]
+    best = residual.square().sum((2, 3)).argmin(0)  # (4)  [T]
+    task = torch.arange(len(x), device=x.device)
+    strength = grid[best, task]  # [T, 1]
+    weight = a.mT @ (u @ (uy / (e + strength)[..., None]))  # V S / (e + strength) U' y
+    left_out = onehot - residual[best, task] / root
+    return Fit(weight, mean_y - mean_x @ weight, left_out)
+
+
+def left_singular(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors [T, M, R] and squared singular values [T, R] of a [T, M, D], R = min(M, D)."""
+    if a.shape[1] <= a.shape[2]:
+        e, u = torch.linalg.eigh(a @ a.mT)
+        return u, e.clamp(min=0)
+    e, v = torch.linalg.eigh(a.mT @ a)
+    e = e.clamp(min=0)
+    small = e <= e[:, -1:] * torch.finfo(e.dtype).eps * a.shape[1]  # directions without variance have no u
+    return (a @ v) * torch.where(small, 0, e).clamp(min=torch.finfo(e.dtype).tiny).rsqrt()[:, None] * ~small[:, None], e
+
+
+def _without(blocks: tuple[Tensor, Tensor], shrink: Tensor, uy: Tensor, y: Tensor) -> Tensor:
+    """(3): the weighted residual [T, M, N] of each row, left out with its copies."""
+    u, root = blocks  # [T, M/copies, copies, R], [T, M/copies, copies, 1]
+    shrunk = u * shrink[:, None, None]
+    hat = shrunk @ u.mT + root @ root.mT  # [T, M/copies, copies, copies]
+    residual = y.unflatten(1, u.shape[1:3]) - shrunk @ uy[:, None]
+    rest = torch.eye(hat.shape[-1], dtype=hat.dtype, device=hat.device) - hat
+    return torch.linalg.solve(rest, residual).flatten(1, 2)

@@ -1,0 +1,70 @@
+"""Logistic regression: scikit-learn's probabilities, and the condition of an optimum."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toy_data import Identity, clusters
+
+from fewshot.algorithms.logistic_regression import LogisticRegression, fit_logistic, with_ones
+from fewshot.episode import Minibatches
+from fewshot.errors import InputError
+
+
+def logistic(C: float = 1.0) -> LogisticRegression:
+    return LogisticRegression(Identity(6), train_classes=5, stream=Minibatches(batch_size=8), C=C).double().eval()
+
+
+def unit(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+# LogisticRegression(C=C, tol=1e-12, max_iter=100000).fit(x, y).predict_proba(q) of scikit-learn 1.9.1
+SCIKIT_LEARN = {
+    1.0: [[0.38382, 0.345215, 0.270965], [0.624208, 0.227628, 0.148164]],
+    50.0: [[0.28268, 0.626422, 0.090899], [0.9532, 0.004596, 0.042204]],
+}
+
+
+@pytest.mark.parametrize("C", SCIKIT_LEARN)
+def test_probabilities_are_scikit_learns(C: float) -> None:
+    i = np.arange(9 * 4).reshape(9, 4)
+    x, q = unit(np.sin(1 + i * i * 0.37)), unit(np.cos(np.arange(8).reshape(2, 4) * 0.7))
+    y = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])  # as many images as one has
+    w = fit_logistic(x[None], torch.nn.functional.one_hot(y, 3).double()[None], C)
+    torch.testing.assert_close(
+        (with_ones(q[None]) @ w)[0].softmax(-1), torch.tensor(SCIKIT_LEARN[C], dtype=torch.float64), rtol=0, atol=2e-6
+    )
+
+
+@pytest.mark.parametrize(("C", "features"), [(1.0, 6), (1000.0, 6), (100.0, 300)])
+def test_the_gradient_is_zero_in_every_task(C: float, features: int) -> None:
+    x, y, _, _ = clusters(shots=3, features=features)
+    onehot = torch.nn.functional.one_hot(y, 4).double()
+    w = fit_logistic(x, onehot, C).requires_grad_()
+    fit = torch.nn.functional.cross_entropy((with_ones(x) @ w).mT, y, reduction="sum")
+    (C * fit + w[:, :-1].square().sum() / 2).backward()
+    assert w.grad is not None
+    assert w.grad.abs().max() < 1e-4 * C
+
+
+def test_without_features_the_bias_gives_the_shares_of_the_classes() -> None:
+    x = torch.zeros(1, 6, 3, dtype=torch.float64)
+    onehot = torch.nn.functional.one_hot(torch.tensor([[0, 0, 0, 1, 1, 2]]), 3).double()
+    p = (with_ones(x) @ fit_logistic(x, onehot, 1.0)).softmax(-1)
+    torch.testing.assert_close(p[0, 0], torch.tensor([3, 2, 1], dtype=torch.float64) / 6)
+
+
+def test_queries_are_classified_by_embeddings_of_length_one() -> None:
+    support, y, query, query_y = clusters(shots=3, noise=0.1)
+    model = logistic(10.0)
+    logits = model.predict(model.adapt(support, y, ways=4), query)
+    assert (logits.argmax(-1) == query_y).double().mean() > 0.9
+    torch.testing.assert_close(model.predict(model.adapt(7 * support, y, ways=4), 3 * query), logits)
+    half = model.float().predict(model.adapt(support.float(), y, ways=4), query.float())
+    torch.testing.assert_close(half.double(), logits, rtol=1e-3, atol=1e-4)
+
+
+def test_c_is_above_zero() -> None:
+    with pytest.raises(InputError, match=r"algorithm.C=-1 is not above 0"):
+        logistic(-1)
