@@ -44,7 +44,7 @@ def test_training_is_the_cross_entropy_of_a_linear_classifier(method: EmbeddingH
 
 
 def test_the_mean_embedding_is_that_of_the_batches_seen_in_training() -> None:
-    head = EmbeddingHead(Identity(6), **TRAINED, keep_mean=True).train()
+    head = EmbeddingHead(Identity(6), **TRAINED).train()
     x = [torch.rand(8, 6) for _ in range(4)]
     for batch in x:
         head(Minibatch(batch, torch.zeros(8, dtype=torch.int64)))

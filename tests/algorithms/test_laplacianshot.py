@@ -9,7 +9,7 @@ from torch import Tensor
 from toy_data import Identity, clusters
 
 from fewshot.algorithms.laplacianshot import LaplacianShot
-from fewshot.episode import Minibatches
+from fewshot.episode import Minibatch, Minibatches
 from fewshot.errors import InputError
 
 WAYS, SCALE, LAPLACIAN, NEIGHBOURS = 4, 7.0, 0.6, 3
@@ -72,6 +72,14 @@ def test_each_query_has_its_nearest_others_and_not_itself() -> None:
     expected = torch.tensor([[[0, 1, 1, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 1, 0]]]).float()
     assert torch.equal(laplacianshot(neighbours=2).affinity(query), expected)
     assert torch.equal(laplacianshot(neighbours=9).affinity(query), 1 - torch.eye(4)[None])
+
+
+def test_the_protocol_says_whether_there_was_a_mean_to_subtract() -> None:
+    model = laplacianshot().train()
+    assert model.protocol()["mean_over_batches"] == 0
+    model(Minibatch(torch.rand(5, 6, dtype=torch.float64), torch.arange(5)))
+    assert model.protocol()["mean_over_batches"] == 1
+    assert "mean_over_batches" not in laplacianshot(centre=False).protocol()
 
 
 def test_a_wrong_option_is_named() -> None:

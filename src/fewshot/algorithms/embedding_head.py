@@ -32,31 +32,29 @@ class EmbeddingHead(Algorithm):
     """Subclasses define `classify`, and set `assumes` where they are transductive.
 
     assumes: what a transductive method takes for granted about the queries; its results say so.
-    keep_mean: also keep `mean` [D], the mean embedding of the training images, for heads that subtract it. It is a
-    moving average over mini-batches, in batch norm's training mode.
+    mean: [D], of the embeddings of the training images, for heads that subtract it: a moving average over mini-batches,
+    in batch norm's training mode; zeros, and batches = 0, where nothing was trained here.
     """
 
+    fixed_features = True
     auto_precision = "bf16"
     assumes: str | None = None
     mean: Tensor
     batches: Tensor
 
-    def __init__(
-        self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, keep_mean: bool = False
-    ) -> None:
+    def __init__(self, backbone: nn.Module, *, train_classes: int, stream: Minibatches) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
         features: int = backbone.out_features  # type: ignore[assignment]
         self.classifier = nn.Linear(features, train_classes)
-        self.stream, self.keep_mean = stream, keep_mean
-        if keep_mean:
-            self.register_buffer("mean", torch.zeros(features))
-            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.stream = stream
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> StepOutput:
         assert isinstance(batch, Minibatch)
         z = self.backbone(batch.x)  # [B, D]
-        if self.training and self.keep_mean:
+        if self.training:
             with torch.no_grad():
                 self.batches += 1
                 self.mean.lerp_(z.to(self.mean.dtype).mean(0), 1 / self.batches.clamp(max=AVERAGED))

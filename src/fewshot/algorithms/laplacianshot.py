@@ -16,6 +16,8 @@ is a moving average over the mini-batches of training, theirs of the trained net
 counts for its own class in (1), in their code for the nearest one.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -34,16 +36,17 @@ class LaplacianShot(EmbeddingHead):
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, centre: bool, scale: float,
         laplacian: float, neighbours: int, steps: int,
     ) -> None:  # fmt: skip
-        super().__init__(backbone, train_classes=train_classes, stream=stream, keep_mean=centre)
+        super().__init__(backbone, train_classes=train_classes, stream=stream)
         if laplacian < 0 or neighbours < 1 or steps < 0:
             raise InputError(
                 f"algorithm.laplacian={laplacian} and algorithm.steps={steps} must be 0 or more, "
                 f"algorithm.neighbours={neighbours} 1 or more"
             )
-        self.scale, self.laplacian, self.neighbours, self.steps = scale, laplacian, neighbours, steps
+        self.centre, self.scale, self.steps = centre, scale, steps
+        self.laplacian, self.neighbours = laplacian, neighbours
 
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
-        if self.keep_mean:
+        if self.centre:
             support, query = support - self.mean, query - self.mean
         support, query = normalize(support, dim=-1), normalize(query, dim=-1)
         unary = squared_distances(query, self.rectified(support, onehot, query))  # (2)  [T, N*Q, N]
@@ -68,3 +71,7 @@ class LaplacianShot(EmbeddingHead):
         distances.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
         nearest = distances.topk(min(self.neighbours, query.shape[1] - 1), largest=False).indices
         return torch.zeros_like(distances).scatter_(-1, nearest, 1)
+
+    def protocol(self) -> dict[str, Any]:
+        seen = {"mean_over_batches": int(self.batches)} if self.centre else {}
+        return super().protocol() | seen

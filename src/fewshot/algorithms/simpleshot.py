@@ -25,21 +25,19 @@ from fewshot.ops.similarities import squared_distances
 
 
 class SimpleShot(EmbeddingHead):
-    fixed_features = True
-
     def __init__(self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, transform: str) -> None:
         check_choice("algorithm.transform", transform, ("un", "l2n", "cl2n"))
-        super().__init__(backbone, train_classes=train_classes, stream=stream, keep_mean=transform == "cl2n")
+        super().__init__(backbone, train_classes=train_classes, stream=stream)
         self.transform = transform
 
     def transformed(self, z: Tensor) -> Tensor:
         """(1): [T, M, D] -> [T, M, D]."""
-        z = z - self.mean if self.keep_mean else z
+        z = z - self.mean if self.transform == "cl2n" else z
         return z if self.transform == "un" else normalize(z, dim=-1)
 
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
         return -squared_distances(self.transformed(query), prototypes(self.transformed(support), onehot))  # (2), (3)
 
     def protocol(self) -> dict[str, Any]:
-        seen = {"mean_over_batches": int(self.batches)} if self.keep_mean else {}
+        seen = {"mean_over_batches": int(self.batches)} if self.transform == "cl2n" else {}
         return super().protocol() | {"transform": self.transform} | seen

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 from fewshot.ops.adam import minimise
 from fewshot.ops.similarities import squared_distances
 
@@ -37,8 +37,7 @@ class TIM(EmbeddingHead):
         temperature: float, cross_entropy: float, marginal: float, conditional: float, alpha: float,
     ) -> None:  # fmt: skip
         super().__init__(backbone, train_classes=train_classes, stream=stream)
-        if solver not in ("gradient", "alternating"):
-            raise InputError(f"algorithm.solver={solver} is unknown; choose gradient or alternating")
+        check_choice("algorithm.solver", solver, ("gradient", "alternating"))
         if solver == "alternating" and alpha != 1:
             raise InputError(f"algorithm.alpha={alpha} has no alternating updates; set algorithm.solver=gradient")
         if alpha <= 0 or steps < 0:

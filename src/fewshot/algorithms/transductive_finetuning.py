@@ -38,6 +38,7 @@ class Task(NamedTuple):
 
 class TransductiveFinetuning(EmbeddingHead):
     transductive = True
+    fixed_features = False
     assumes = "nothing"
 
     def __init__(
