@@ -34,7 +34,7 @@ def test_nothing_set_gives_the_training_runs_number(tmp_path: Path, trained: Pat
     assert (ours["val"], ours["paper"]) == (None, None)
     assert ours["run"] == str(trained)
     assert episodes(again) == episodes(trained)
-    assert f"test accuracy                     {theirs['test']['accuracy']:.2f} ± " in done.out
+    assert f"test accuracy  {theirs['test']['accuracy']:.2f} ± " in done.out
 
 
 def test_another_protocol(evaluated, trained: Path) -> None:

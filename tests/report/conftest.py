@@ -11,7 +11,7 @@ import yaml
 
 from fewshot.identity import identity
 from fewshot.metrics import mean_ci95
-from fewshot.report.runs import Record
+from fewshot.report.runs import RunRecord
 from fewshot.run_folder import RunFolder
 from fewshot.shown import ShownEpisode, save
 
@@ -40,18 +40,21 @@ def hand_made() -> Callable[..., ShownEpisode]:
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Record]:
+def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
     """make_run(algorithm="maml", ways=5, shots=1, seed=0, ...) -> a finished run below tmp_path/outputs."""
 
     def make(
         *, algorithm: str = "maml", ways: int = 5, shots: int = 1, seed: int = 0, finished: bool = True,
         keys: Mapping[str, Any] | None = None, paper: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None, episodes_from: int = 0, where: str = "train",
-    ) -> Record:  # fmt: skip
+        filters: int | None = None, backbone: Mapping[str, Any] | None = None,
+    ) -> RunRecord:  # fmt: skip
         wanted = paper and {key: value for key, value in paper.items() if key != "verdict"}
         config = {
             "ways": ways, "shots": shots, "seed": seed, "output_dir": "outputs", "name": None, "paper": wanted,
             "algorithm": {"_target_": f"x.{algorithm}", "inner_steps": 1, **(keys or {})}, "trainer": {"steps": 20},
+            "backbone": {"_target_": "x.Net", "filters": filters} if filters else {"_target_": "x.Net"},
+            "dataset": {"size": 28},
         }  # fmt: skip
         name = f"{algorithm}_toys_{ways}w{shots}s"
         folder = RunFolder.create(tmp_path / "outputs" / where, name, yaml.safe_dump(config), identity(config))
@@ -78,8 +81,8 @@ def make_run(tmp_path: Path) -> Callable[..., Record]:
             "environment": {"fewshot": "0", "device": "cpu (x)", "threads": 1}, "identity": identity(config),
         }  # fmt: skip
         if finished:
-            folder.write_result(result)
+            folder.write_result(result | ({"backbone": backbone} if backbone else {}))
         folder.close()
-        return Record(folder.path)
+        return RunRecord(folder.path)
 
     return make

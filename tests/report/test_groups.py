@@ -11,9 +11,9 @@ import pytest
 
 from fewshot.errors import InputError
 from fewshot.report import groups
-from fewshot.report.runs import Record
+from fewshot.report.runs import RunRecord
 
-Make = Callable[..., Record]
+Make = Callable[..., RunRecord]
 
 
 def test_runs_that_differ_only_in_seed_are_one_group(make_run: Make) -> None:
@@ -94,4 +94,4 @@ def test_a_copied_folder_says_the_same(make_run: Make, tmp_path: Path) -> None:
     run = make_run()
     copy = tmp_path / "else where" / "Läufe" / run.path.name
     shutil.copytree(run.path, copy)
-    assert groups.grouped([Record(copy)])[0].accuracy == groups.grouped([run])[0].accuracy
+    assert groups.grouped([RunRecord(copy)])[0].accuracy == groups.grouped([run])[0].accuracy

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.cli.show import print_table
+from fewshot.cli.show import print_table, print_wrapped, terminal_width
 from fewshot.cli.words import Words, writing
 from fewshot.errors import InputError
 
@@ -61,8 +61,8 @@ def _print(report: "Report", pair: str | None) -> None:
         _print_table(tables.results(report.groups, report.names))
     if report.repeats:
         print(f"{report.repeats} runs repeat another's configuration and seed; the newest counts")
-    if report.unfinished.rows:
-        _print_table(report.unfinished)
+    for run, status, step, why, folder in report.unfinished.rows:
+        print(f"{run}: {status}, step {step}\n  {why}\n  {folder}")
     for job in report.jobs:
         if job.failed and job.last_lines and job.last_lines[-1] not in (job.reason or ""):
             print(f"job {job.number} ends with (all of it in {job.log}):")
@@ -73,12 +73,26 @@ def _print(report: "Report", pair: str | None) -> None:
 
 
 def _print_table(table: "Table") -> None:
-    from rich.table import Table as Rich
+    """As many columns as the terminal has room for, from the left; what all rows share and what is left out, below."""
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = Rich(box=None, header_style="bold", pad_edge=False)
-    for i, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if i < table.words else "right")
+    count = columns_that_fit(table, terminal_width())
+    drawn = RichTable(box=None, header_style="bold", pad_edge=False)
+    for column, words in list(zip(table.columns, table.words, strict=True))[:count]:
+        drawn.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in table.rows:
-        shown.add_row(*map(Text, row))
-    print_table(shown)
+        drawn.add_row(*map(Text, row[:count]))
+    print_table(drawn)
+    if table.caption:
+        print_wrapped(table.caption)
+    if left_out := table.columns[count:]:
+        print_wrapped(f"No room here for: {', '.join(left_out)} (a wider terminal, --markdown or --html has them).")
+
+
+def columns_that_fit(table: "Table", width: int) -> int:
+    """How many columns fit side by side, two blanks between them; at least two, and the first can wrap."""
+    widths = [max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
+    least = [min(widths[0], 24), *widths[1:]]
+    fitting = [n for n in range(2, len(widths) + 1) if sum(least[:n]) + 2 * (n - 1) <= width]
+    return max(fitting, default=min(2, len(widths)))

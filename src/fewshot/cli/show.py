@@ -1,16 +1,32 @@
-"""What a verb says at its end. Layer 6."""
+"""What a verb prints at its end. Layer 6."""
 
 import io
 import json
+import shutil
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 WIDE = 1000  # columns, more than a table has
+# Of the protocol in result.json, what a run has where nothing is set. The closing table names only what is otherwise.
+USUAL: Mapping[str, Sequence[Any]] = {
+    "queries_per_class": (5,), "checkpoint_rule": ("best",), "norm_statistics": ("batch",), "inner_steps_eval": (3,),
+    "loss_reduction": ("mean",), "distance": ("squared_euclidean",), "rotations": ("none",), "resize": ("nearest",),
+    "split": ("script", "vinyals"), "inverted": (True,),
+}  # fmt: skip
+# Facts of the data and the code, which nobody sets.
+FACTS = ("split_hash", "skipped_groups", "typefaces", "image_size", "stored_size", "normalization", "crop")
+
+
+def terminal_width() -> int:
+    """Columns; in a pipe or a file as many as are needed."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
 
 
 def print_table(table: Table) -> None:
@@ -23,40 +39,66 @@ def print_table(table: Table) -> None:
     print("\n".join(line.rstrip() for line in lines.file.getvalue().splitlines()))  # type: ignore[attr-defined]
 
 
+def print_wrapped(text: str) -> None:
+    """Lines of text as wide as the terminal, broken between words."""
+    for line in text.split("\n"):
+        print("\n".join(textwrap.wrap(line, terminal_width(), break_long_words=False, break_on_hyphens=False)))
+
+
 def percent(value: Mapping[str, Any] | None) -> str:
     """98.61 ± 0.21, or a dash."""
     return "–" if value is None else f"{value['accuracy']:.2f} ± {value['accuracy_ci95']:.2f}"
 
 
 def result_table(result: Mapping[str, Any], folder: Path) -> None:
-    """What was reached, on what, under which protocol, and where everything lies."""
+    """What was reached, the accuracy last, where the eye ends; of the protocol only what is not as usual."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    what = f"{result['ways']}-way {result['shots']}-shot, {result['test']['episodes']} episodes"
-    what += f" of split '{result['split']}'"
-    table.add_row("test accuracy", f"[bold]{percent(result['test'])} %[/bold]   ({what} of {result['dataset']})")
-    for name, value in (result.get("baselines") or {}).items():
-        label = {"raw_pixels": "nearest class mean on raw pixels", "untrained": "the same, untrained"}[name]
-        table.add_row(label, f"{percent(value)} %")
-    if result.get("val"):
-        table.add_row("validation", f"{percent(result['val'])} %, best at step {result['val']['best_step']}")
-    if paper := result.get("paper"):
-        around = f" ± {paper['ci95']}" if paper.get("ci95") else ""
-        table.add_row("published", f"{paper['accuracy']}{around} % ({paper['source']}): {paper['verdict']}")
-    facts = [f"{k}={v}" for k, v in result["protocol"].items() if v is not None]
-    table.add_row("protocol", ", ".join(facts))
+    for label, text in _result_rows(result, folder):
+        table.add_row(label, text)
+    print_table(table)
+
+
+def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    yield "folder", escape(str(folder))
     timing = result["timing"]
     if "train_seconds" in timing:
-        table.add_row(
+        step, data = timing["seconds_per_step"], timing["data_seconds_per_step"]
+        yield (
             "cost",
-            f"{timing['train_seconds']:.0f} s for {result['steps']} steps "
-            f"({timing['seconds_per_step'] * 1000:.0f} ms each, "
-            f"data {100 * timing['data_seconds_per_step'] / max(timing['seconds_per_step'], 1e-9):.1f} %), "
-            f"{timing['test_episodes_per_second']:.0f} test episodes/s, {timing['peak_memory_mb']:.0f} MB",
+            (
+                f"{timing['train_seconds']:.0f} s for {result['steps']} steps ({1000 * step:.0f} ms each, "
+                f"data {100 * data / max(step, 1e-9):.1f} %), {timing['peak_memory_mb']:.0f} MB"
+            ),
         )
-    table.add_row("folder", str(folder))
-    print_table(table)
+    if network := result.get("backbone"):
+        size = "x".join(map(str, network["image_size"]))
+        yield "network", escape(f"{network['name']}, {network['parameters']:,} weights, images of {size}")
+    if unusual := unusual_protocol(result["protocol"]):
+        yield "protocol", escape(", ".join(f"{key}={value}" for key, value in unusual.items()))
+    if val := result.get("val"):
+        yield "validation", f"{percent(val)} %, best at step {val['best_step']}"
+    labels = {"raw_pixels": "nearest class mean of the pixels", "untrained": "the same model, untrained"}
+    for name, value in (result.get("baselines") or {}).items():
+        yield name.replace("_", " "), f"{percent(value)} %  {labels[name]}"
+    verdict = ""
+    if paper := result.get("paper"):
+        interval = f" ± {paper['ci95']}" if paper.get("ci95") else ""
+        yield "published", escape(f"{paper['accuracy']}{interval} % ({paper['source']})")
+        verdict = f": {paper['verdict']}"
+    test = result["test"]
+    task = f"{result['ways']}-way {result['shots']}-shot on {result['dataset']} {result['split']}"
+    yield "task", f"{escape(task)}, {test['episodes']} episodes"
+    yield "test accuracy", f"[bold]{percent(test)} %[/bold]{verdict}"
+
+
+def unusual_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What departs from the defaults, of a result's protocol. Nothing, no, none and 0 are usual for every key."""
+    settings = {key: value for key, value in protocol.items() if key not in FACTS}
+    if not settings.get("inner_steps_eval"):  # without an inner loop there is no choice of statistics
+        settings.pop("norm_statistics", None)
+    return {key: value for key, value in settings.items() if value and value not in USUAL.get(key, ())}
 
 
 def costs_table(folder: Path) -> None:

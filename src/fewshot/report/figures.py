@@ -13,7 +13,7 @@ from fewshot.engine.durable import replace
 from fewshot.metrics import mean_ci95
 from fewshot.report.episodes import draw_embedding, draw_shown
 from fewshot.report.groups import Group
-from fewshot.report.runs import Record
+from fewshot.report.runs import RunRecord
 from fewshot.report.style import COLOURS, INK, MARKERS, MUTED, PAGE, name_lines, png, styled
 from fewshot.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 3.5, 2.6  # inches of one panel
 
 def draw_run(folder: RunFolder) -> None:
     """curves.png, episode.png and embedding.png in a run's `figures/`, from the folder alone."""
-    run = Record(folder.path)
+    run = RunRecord(folder.path)
     pictures: dict[str, Any] = {}
     if run.metrics:
         pictures["curves"] = draw_training(run)
@@ -35,14 +35,14 @@ def draw_run(folder: RunFolder) -> None:
         replace(folder.figures / f"{name}.png", png(figure))
 
 
-def episode_title(run: Record, shown: Any) -> str:
+def episode_title(run: RunRecord, shown: Any) -> str:
     """`episode 412, the hardest of 600: 72.0 % right`."""
     count = run.result["test"]["episodes"]
     which = "the first" if shown.episode == 0 else "the hardest"
     return f"episode {shown.episode}, {which} of {count}: {shown.accuracy:.1f} % right"
 
 
-def draw_training(run: Record) -> Any:
+def draw_training(run: RunRecord) -> Any:
     """Loss, and accuracy on training and validation episodes, by step, of one run."""
     from matplotlib.figure import Figure
 

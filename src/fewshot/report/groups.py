@@ -13,7 +13,7 @@ import torch
 
 from fewshot.errors import InputError
 from fewshot.metrics import Mean, mean_ci95, paired_difference
-from fewshot.report.runs import Record
+from fewshot.report.runs import RunRecord
 
 # Sizes of training episodes, which follow those of the test unless they are set.
 FOLLOWING = ("train_ways", "train_shots", "algorithm.stream.ways", "algorithm.stream.shots")
@@ -23,7 +23,7 @@ FOLLOWING = ("train_ways", "train_shots", "algorithm.stream.ways", "algorithm.st
 class Group:
     """Finished runs of one setting, one for each seed."""
 
-    runs: Sequence[Record]
+    runs: Sequence[RunRecord]
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -103,9 +103,9 @@ def same_classes(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bo
     return bool(a) and bool(b) and np.array_equal(a["classes"], b["classes"])
 
 
-def grouped(runs: Iterable[Record]) -> list[Group]:
+def grouped(runs: Iterable[RunRecord]) -> list[Group]:
     """Groups of the finished runs by data, algorithm, ways and shots; of runs that are alike, the newest counts."""
-    settings: dict[str, dict[int, Record]] = {}
+    settings: dict[str, dict[int, RunRecord]] = {}
     for run in runs:
         if run.finished:
             key = json.dumps([run.kind, run.result["split"], run.setting], sort_keys=True, default=str)
@@ -147,7 +147,7 @@ def _comparable(group: Group) -> dict[str, Any]:
     return own
 
 
-def paired(a: Record, b: Record) -> Mean:
+def paired(a: RunRecord, b: RunRecord) -> Mean:
     """Accuracy of a minus that of b over the same test episodes, with the interval of the difference.
 
     InputError, with the values, where the episodes are not the same.

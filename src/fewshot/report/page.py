@@ -14,9 +14,9 @@ from fewshot.metrics import Mean
 from fewshot.report import figures, tables
 from fewshot.report.episodes import draw_embedding, draw_shown
 from fewshot.report.groups import Group, grouped, labels, paired
-from fewshot.report.runs import Record, find_runs
+from fewshot.report.runs import RunRecord, find_runs
 from fewshot.report.style import svg
-from fewshot.report.sweeps import Job, Sweep, find_sweeps
+from fewshot.report.sweeps import MissingJob, SweepFolder, find_sweeps
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Report:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self.runs = [Record(folder) for folder in find_runs(paths)]
-        self.sweeps: list[Sweep] = find_sweeps(paths)
+        self.runs = [RunRecord(folder) for folder in find_runs(paths)]
+        self.sweeps: list[SweepFolder] = find_sweeps(paths)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -42,7 +42,7 @@ class Report:
         return labels(self.groups)
 
     @property
-    def finished(self) -> list[Record]:
+    def finished(self) -> list[RunRecord]:
         return [run for run in self.runs if run.finished]
 
     @property
@@ -51,7 +51,7 @@ class Report:
         return len(self.finished) - sum(len(g.runs) for g in self.groups)
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[MissingJob]:
         """The jobs of sweeps that have no result."""
         return [job for sweep in self.sweeps for job in sweep.missing]
 
@@ -71,7 +71,7 @@ class Report:
             said.append(f"sweep {sweep.path.name} of {sweep.jobs} jobs: {what}")
         return "; ".join(said)
 
-    def pair(self) -> tuple[Record, Record, Mean]:
+    def pair(self) -> tuple[RunRecord, RunRecord, Mean]:
         """Of exactly two finished runs: the first, the second, and first minus second. InputError otherwise."""
         if len(self.finished) != 2:
             raise InputError(
@@ -81,7 +81,7 @@ class Report:
         return a, b, paired(a, b)
 
 
-def paired_line(a: Record, b: Record, difference: Mean) -> str:
+def paired_line(a: RunRecord, b: RunRecord, difference: Mean) -> str:
     """`A minus B: +1.20 ± 0.35 points over 600 episodes, ...: the first is better`."""
     over = f"points over the same {a.result['test']['episodes']} episodes"
     said = f"{a.path} minus {b.path}: {difference.value:+.2f} ± {difference.ci95:.2f} {over}"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -16,13 +16,28 @@ from fewshot.identity import computing
 from fewshot.run_folder import RunFolder
 
 COLUMNS = [
-    "name", "kind", "algorithm", "dataset", "split", "ways", "shots", "queries", "seed", "steps",
-    "accuracy", "accuracy_ci95", "episodes", "raw_pixels", "untrained", "paper", "verdict", "train_seconds",
-    "seconds_per_step", "peak_memory_mb", "status", "folder",
+    "name", "kind", "algorithm", "backbone", "parameters", "image_size", "dataset", "split", "ways", "shots", "queries",
+    "seed", "steps", "accuracy", "accuracy_ci95", "episodes", "raw_pixels", "untrained", "paper", "verdict",
+    "train_seconds", "seconds_per_step", "peak_memory_mb", "status", "folder",
 ]  # fmt: skip
 
 
-class Record:
+class Network(NamedTuple):
+    """A run's backbone."""
+
+    name: str
+    parameters: int | None  # None: a run of version 0.1 did not write it down
+    image_size: str  # `28x28`; empty where it is not known
+
+    @property
+    def text(self) -> str:
+        """`conv4_32 29k 28x28`."""
+        count = self.parameters
+        weights = "" if count is None else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{max(1, round(count / 1e3))}k"
+        return " ".join(filter(None, [self.name, weights, self.image_size]))
+
+
+class RunRecord:
     """One run folder of `train` or `evaluate`, finished or not; files are read when they are first needed."""
 
     def __init__(self, path: Path) -> None:
@@ -80,6 +95,22 @@ class Record:
         flat = computing(self.config)
         return {k: v for k, v in flat.items() if k not in ("seed", "run") and k.split(".")[0] != "paper"}
 
+    @property
+    def network(self) -> Network:
+        """The backbone as result.json names it; in a folder of version 0.1 its class and width, from config.yaml."""
+        if stated := self.finished and self.result.get("backbone"):
+            height, width = stated["image_size"][-2:]
+            return Network(str(stated["name"]), stated["parameters"], f"{height}x{width}")
+        keys, size = self.config.get("backbone") or {}, (self.config.get("dataset") or {}).get("size")
+        name = str(keys.get("_target_", "")).rsplit(".", 1)[-1].lower()
+        filters = f"-{keys['filters']}" if "filters" in keys else ""
+        return Network(f"{name}{filters}", None, f"{size}x{size}" if size else "")
+
+    def same_network(self, other: "RunRecord") -> bool:
+        """Whether both have a backbone of the same configuration, for images of the same size."""
+        alike = self.config.get("backbone") == other.config.get("backbone")
+        return alike and self.network.image_size == other.network.image_size
+
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of one key of metrics.jsonl."""
         rows = [(int(row["step"]), float(row[key])) for row in self.metrics if key in row]
@@ -104,9 +135,10 @@ def _created(folder: Path) -> str:
         return ""
 
 
-def row(run: Record) -> dict[str, Any]:
+def row(run: RunRecord) -> dict[str, Any]:
     """One run as COLUMNS; an unfinished one says how far it came."""
-    where = {"name": run.name, "kind": run.kind, "steps": run.steps, "folder": str(run.path)}
+    network = {"backbone": run.network.name, "parameters": run.network.parameters, "image_size": run.network.image_size}
+    where = {"name": run.name, "kind": run.kind, **network, "steps": run.steps, "folder": str(run.path)}
     if not run.finished:
         asked = {key: run.config.get(key) for key in ("ways", "shots", "queries", "seed")}
         return where | asked | {"status": "unfinished"}
@@ -127,7 +159,7 @@ def row(run: Record) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_csv(runs: Iterable[Record], path: Path) -> None:
+def write_csv(runs: Iterable[RunRecord], path: Path) -> None:
     """A line for every run."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

@@ -13,7 +13,7 @@ TAIL = 16384  # bytes from its end that are looked at
 
 
 @dataclass(frozen=True)
-class Job:
+class MissingJob:
     """A job of a sweep that has no result."""
 
     sweep: Path  # the sweep's folder
@@ -32,33 +32,33 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepFolder:
     """A sweep's folder, with what its sweep.json says."""
 
     path: Path
     command: tuple[str, ...]
     jobs: int
-    missing: tuple[Job, ...]
+    missing: tuple[MissingJob, ...]
 
 
-def find_sweeps(paths: Iterable[Path]) -> list[Sweep]:
+def find_sweeps(paths: Iterable[Path]) -> list[SweepFolder]:
     """Every sweep at or below the paths. One whose sweep.json cannot be read is left out: its runs are found still."""
     files = {file.resolve(): file for path in paths for file in sorted(path.rglob("sweep.json"))}
     return list(_read(files.values()))
 
 
-def _read(files: Iterable[Path]) -> Iterator[Sweep]:
+def _read(files: Iterable[Path]) -> Iterator[SweepFolder]:
     for file in files:
         try:
             said = json.loads(file.read_bytes())
             shared = set.intersection(*[set(job["overrides"]) for job in said["jobs"]] or [set()])
             jobs = [_job(file.parent, job, shared if len(said["jobs"]) > 1 else set()) for job in said["jobs"]]
-            yield Sweep(file.parent, tuple(said.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
+            yield SweepFolder(file.parent, tuple(said.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
-def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> Job | None:
+def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> MissingJob | None:
     """The truth about a run is its folder: a job that has a result there is no longer of interest.
 
     shared: overrides of all jobs, which do not tell this one from the others.
@@ -69,7 +69,7 @@ def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> Job | None:
     log = sweep / job["log"] if job.get("log") else None
     log = log if log is not None and log.is_file() else None
     own = tuple(word for word in job["overrides"] if word not in shared)
-    return Job(
+    return MissingJob(
         sweep=sweep, number=int(job["number"]), overrides=own,
         status="missing" if job["status"] == "done" else job["status"], reason=job.get("reason"),
         attempts=job.get("attempts") or 0, folder=folder if folder and folder.is_dir() else None, log=log,

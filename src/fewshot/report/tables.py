@@ -1,21 +1,61 @@
 """The tables of a report, once for the terminal, Markdown and HTML: cells are text. Layer 5."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fewshot.report.groups import Group
-from fewshot.report.runs import Record
-from fewshot.report.sweeps import Job
+from fewshot.report.runs import RunRecord
+from fewshot.report.sweeps import MissingJob
 
 NONE = "–"
 
 
+# Columns that hold words; all others hold numbers, which are set flush right.
+WORDS = {
+    "algorithm",
+    "run",
+    "data",
+    "network",
+    "source",
+    "task",
+    "status",
+    "step",
+    "why",
+    "folder",
+    "what",
+    "value",
+    "runs",
+}
+
+
 @dataclass(frozen=True)
 class Table:
+    """columns, and rows of as many cells. shared: column -> what would stand in every row, and is left out of them."""
+
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    words: int = 1  # so many columns from the left hold words; numbers follow
+    shared: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def words(self) -> list[bool]:
+        """Of each column: whether it holds words."""
+        return [column in WORDS for column in self.columns]
+
+    @property
+    def caption(self) -> str:
+        """`In all rows: ways 5, shots 1.`, and the note in a line of its own."""
+        shared = ", ".join(f"{column} {value}" for column, value in self.shared.items())
+        return "\n".join(filter(None, [f"In all rows: {shared}." if shared else "", self.note]))
+
+
+def condensed(columns: Mapping[str, Sequence[str]], *, always: Collection[str], note: str = "") -> Table:
+    """A table without the columns that say nothing: one without a value goes, one value for all rows is said once."""
+    filled = {name: cells for name, cells in columns.items() if any(cell != NONE for cell in cells)}
+    shared = {name: cells[0] for name, cells in filled.items() if name not in always and len(set(cells)) == 1}
+    kept = {name: cells for name, cells in filled.items() if name not in shared}
+    return Table(list(kept), list(zip(*kept.values(), strict=True)), shared, note)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -30,19 +70,26 @@ def accuracy(value: float | None, ci95: float | None) -> str:
 def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
     """A row for each setting: mean over seeds with the interval over episodes; apart from it the spread over seeds.
 
-    Columns that no row fills are left out.
+    The accuracy stands second, then what differs between the rows.
     """
-    columns = ["run", "algorithm", "data", "ways", "shots", "seeds", "steps", "accuracy %", "sd of seeds", "raw pixels",
-               "untrained", "published"]  # fmt: skip
-    rows = [
-        [g.runs[0].name, name, g.tested_on, str(g.result["ways"]), str(g.result["shots"]), _list(g.seeds),
-         _list([run.steps for run in g.runs]), accuracy(g.accuracy, g.ci95), number(g.spread),
-         number(g.mean("baselines", "raw_pixels", "accuracy")), number(g.mean("baselines", "untrained", "accuracy")),
-         published(g)]
-        for g, name in zip(groups, names, strict=True)
-    ]  # fmt: skip
-    kept = [i for i in range(len(columns)) if any(row[i] != NONE for row in rows)]
-    return Table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], words=3)
+    first = groups[0].runs[0] if groups else None
+    marks = ["" if first is None or g.runs[0].same_network(first) else "*" for g in groups]
+    columns = {
+        "algorithm": names,
+        "accuracy %": [accuracy(g.accuracy, g.ci95) for g in groups],
+        "ways": [str(g.result["ways"]) for g in groups],
+        "shots": [str(g.result["shots"]) for g in groups],
+        "data": [g.tested_on for g in groups],
+        "network": [g.runs[0].network.text + mark for g, mark in zip(groups, marks, strict=True)],
+        "published": [published(g) for g in groups],
+        "sd of seeds": [number(g.spread) for g in groups],
+        "seeds": [_list(g.seeds) for g in groups],
+        "raw pixels": [number(g.mean("baselines", "raw_pixels", "accuracy")) for g in groups],
+        "untrained": [number(g.mean("baselines", "untrained", "accuracy")) for g in groups],
+        "steps": [_list([run.steps for run in g.runs]) for g in groups],
+    }
+    note = "* Another network than in the first row: the difference is not the algorithm's alone." if any(marks) else ""
+    return condensed(columns, always=("algorithm", "accuracy %", "published", "sd of seeds"), note=note)
 
 
 def published(group: Group) -> str:
@@ -53,15 +100,18 @@ def published(group: Group) -> str:
 
 def papers(groups: Sequence[Group], names: Sequence[str]) -> Table:
     """Paper against ours, of the groups that have a published value."""
-    columns = ["run", "source", "published %", "ours %", "difference", "tolerance", "verdict"]
-    rows = []
-    for g, name in zip(groups, names, strict=True):
-        if paper := g.paper:
-            difference = f"{g.accuracy - paper['accuracy']:+.2f}"
-            ours, source = accuracy(g.accuracy, g.ci95), str(paper.get("source") or NONE)
-            rows.append([f"{name}, {g.task}", source, _paper(paper), ours, difference,
-                         number(paper.get("tolerance")), g.verdicts])  # fmt: skip
-    return Table(columns, rows, words=2)
+    chosen = [(g, g.paper, name) for g, name in zip(groups, names, strict=True) if g.paper]
+    columns = {
+        "run": [f"{name}, {g.task}" for g, _, name in chosen],
+        "source": [str(paper.get("source") or NONE) for _, paper, _ in chosen],
+        "published %": [_paper(paper) for _, paper, _ in chosen],
+        "ours %": [accuracy(g.accuracy, g.ci95) for g, _, _ in chosen],
+        "difference": [f"{g.accuracy - paper['accuracy']:+.2f}" for g, paper, _ in chosen],
+        "tolerance": [number(paper.get("tolerance")) for _, paper, _ in chosen],
+        "network": [g.runs[0].network.text for g, _, _ in chosen],
+        "verdict": [g.verdicts for g, _, _ in chosen],
+    }
+    return condensed(columns, always=[name for name in columns if name not in ("tolerance", "network")])
 
 
 def _paper(paper: Mapping[str, Any]) -> str:
@@ -70,23 +120,34 @@ def _paper(paper: Mapping[str, Any]) -> str:
 
 def cost(groups: Sequence[Group], names: Sequence[str]) -> Table:
     """Means over seeds of what training and testing took."""
-    columns = ["run", "task", "training s", "ms per step", "data share %", "peak memory MB", "test episodes/s"]
-    rows = []
-    for g, name in zip(groups, names, strict=True):
-        step, data = g.mean("timing", "seconds_per_step"), g.mean("timing", "data_seconds_per_step")
-        share = None if data is None or not step else 100 * data / step
-        rows.append([name, g.task, number(g.mean("timing", "train_seconds"), 1), number(step and 1000 * step, 1),
-                     number(share, 1), number(g.mean("timing", "peak_memory_mb"), 0),
-                     number(g.mean("timing", "test_episodes_per_second"), 1)])  # fmt: skip
-    return Table(columns, rows, words=2)
+
+    def share(group: Group) -> float | None:
+        step, data = group.mean("timing", "seconds_per_step"), group.mean("timing", "data_seconds_per_step")
+        return None if data is None or not step else 100 * data / step
+
+    def times(group: Group, key: str, factor: float = 1.0) -> float | None:
+        value = group.mean("timing", key)
+        return None if value is None else factor * value
+
+    columns = {
+        "run": names,
+        "task": [g.task for g in groups],
+        "network": [g.runs[0].network.text for g in groups],
+        "training s": [number(times(g, "train_seconds"), 1) for g in groups],
+        "ms per step": [number(times(g, "seconds_per_step", 1000), 1) for g in groups],
+        "data share %": [number(share(g), 1) for g in groups],
+        "peak memory MB": [number(times(g, "peak_memory_mb"), 0) for g in groups],
+        "test episodes/s": [number(times(g, "test_episodes_per_second"), 1) for g in groups],
+    }
+    return condensed(columns, always=[name for name in columns if name != "network"])
 
 
-def unfinished(runs: Sequence[Record], jobs: Sequence[Job]) -> Table:
+def unfinished(runs: Sequence[RunRecord], jobs: Sequence[MissingJob]) -> Table:
     """Runs without a result, and a sweep's jobs that have none: how far they came, and why."""
     columns = ["run", "status", "step", "why", "folder"]
     jobs_rows = [
-        [f"job {job.number}: {' '.join(job.overrides)}", job.status, _step(Record(job.folder) if job.folder else None),
-         job.reason or NONE, str(job.folder or job.sweep)]
+        [f"job {job.number}: {' '.join(job.overrides)}", job.status,
+         _step(RunRecord(job.folder) if job.folder else None), job.reason or NONE, str(job.folder or job.sweep)]
         for job in jobs
     ]  # fmt: skip
     taken = {job.folder.resolve() for job in jobs if job.folder}
@@ -94,29 +155,32 @@ def unfinished(runs: Sequence[Record], jobs: Sequence[Job]) -> Table:
         [run.name, "unfinished", _step(run), "stopped or running; the same command goes on with it", str(run.path)]
         for run in runs if not run.finished and run.path.resolve() not in taken
     ]  # fmt: skip
-    return Table(columns, [*jobs_rows, *run_rows], words=5)
+    return Table(columns, [*jobs_rows, *run_rows])
 
 
-def _step(run: Record | None) -> str:
+def _step(run: RunRecord | None) -> str:
     planned = (run.config.get("trainer") or {}).get("steps") if run else None
     return f"{run.steps} of {planned}" if run and planned is not None else NONE
 
 
-def each_run(runs: Sequence[Record]) -> Table:
+def each_run(runs: Sequence[RunRecord]) -> Table:
     """Every finished run by itself."""
-    columns = ["run", "data", "ways", "shots", "seed", "steps", "accuracy %", "episodes", "folder"]
-    rows = []
-    for run in runs:
-        if run.finished:
-            result, test = run.result, run.result["test"]
-            asked = [str(result[key]) for key in ("ways", "shots", "seed", "steps")]
-            reached = [accuracy(test["accuracy"], test["accuracy_ci95"]), str(test["episodes"])]
-            rows.append([run.name, f"{result['dataset']} {result['split']}", *asked, *reached, str(run.path)])
-    return Table(columns, rows, words=2)
+    finished = [run for run in runs if run.finished]
+    tests = [run.result["test"] for run in finished]
+    columns = {
+        "run": [run.name for run in finished],
+        "accuracy %": [accuracy(test["accuracy"], test["accuracy_ci95"]) for test in tests],
+        "data": [f"{run.result['dataset']} {run.result['split']}" for run in finished],
+        **{key: [str(run.result[key]) for run in finished] for key in ("ways", "shots", "seed", "steps")},
+        "network": [run.network.text for run in finished],
+        "episodes": [str(test["episodes"]) for test in tests],
+        "folder": [str(run.path) for run in finished],
+    }
+    return condensed(columns, always=("run", "accuracy %", "folder"))
 
 
 def same_and_differing(
-    groups: Sequence[Group], names: Sequence[str], facts: Callable[[Record], Mapping[str, Any]]
+    groups: Sequence[Group], names: Sequence[str], facts: Callable[[RunRecord], Mapping[str, Any]]
 ) -> tuple[dict[str, str], Table]:
     """Of facts such as the protocol: those that all runs share, and for the others which runs have which value."""
     keys = dict.fromkeys(key for g in groups for run in g.runs for key in facts(run))
@@ -132,7 +196,7 @@ def same_and_differing(
             same[key] = next(iter(holders))
         else:
             rows += [[key, value, _short(who, holders, names, groups)] for value, who in holders.items()]
-    return same, Table(["what", "value", "runs"], rows, words=3)
+    return same, Table(["what", "value", "runs"], rows)
 
 
 def _short(who: Sequence[str], holders: Mapping[str, list[str]], names: Sequence[str], groups: Sequence[Group]) -> str:
@@ -157,6 +221,7 @@ def _list(values: Sequence[int]) -> str:
 
 def markdown(table: Table) -> str:
     """A Markdown table; bars in cells are escaped."""
-    rule = ["---" if i < table.words else "---:" for i in range(len(table.columns))]
+    rule = ["---" if words else "---:" for words in table.words]
     lines = [table.columns, rule, *[[cell.replace("|", "\\|") for cell in row] for row in table.rows]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{text}\n{table.caption}\n" if table.caption else text
