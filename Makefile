@@ -33,7 +33,7 @@ check: setup  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-results: setup  ## README's tables of results, from docs/results
+results: setup  ## the tables of results in README and docs, from docs/results
 	$(BIN)/python scripts/results.py
 
 bench: setup  ## benchmarks beside other libraries: docs/results/bench_*.json and the tables of docs/speed.md

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# README's table "what the protocol makes of a number": short trainings of equal length, each with one thing changed,
+# The table of docs/protocols.md: short trainings of equal length, each with one thing changed,
 # and evaluations of one fully trained MAML with one thing changed.
 #
 #     scripts/protocol.sh RUN OUTPUTS      RUN: a finished run of experiment=maml/omniglot_5w1s; two jobs at a time

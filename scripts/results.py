@@ -1,4 +1,4 @@
-"""The tables of results in README, docs/papers.md and docs/speed.md, generated from the result files in docs/results.
+"""The tables of results in README and docs, generated from the result files in docs/results.
 
     make results        (python scripts/results.py)
 
@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "papers.md", ROOT / "docs" / "speed.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("results", "protocols", "speed")))
 COLUMNS = ("run", "task", "accuracy %", "raw pixels", "untrained", "published %", "training", "file")
 MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 

@@ -24,7 +24,7 @@ from fewshot.loggers.wandb import flatten
 from fewshot.sampler import stream
 
 CONF = Path(__file__).parents[1] / "conf"
-README = CONF.parent / "README.md"
+PAGES = (CONF.parent / "README.md", CONF.parent / "docs" / "own.md")
 ALGORITHMS, BACKBONES = (
     sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in ("algorithm", "backbone")
 )
@@ -218,7 +218,7 @@ def test_every_experiment_composes_and_names_its_paper(experiment: str) -> None:
     assert f"_{cfg.ways}w{cfg.shots}s" in f"_{task}"
     assert keys_of(f"algorithm={algorithm}")
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
-    assert f"# fewshot train experiment={experiment} " in text, "its header names another command"
+    assert f"# fewshot train experiment={experiment}\n" in text, "its header names another command"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -232,15 +232,16 @@ def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
     assert paper["verdict"] in ("below", "above", "reproduced")
 
 
-def readme_files() -> dict[str, str]:
-    """README's files of a user's own: each block of code whose first line names its path."""
-    blocks = re.findall(r"^```\w+\n# (mine/\S+|conf/\S+)\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+def documented_files() -> dict[str, str]:
+    """The files of a user's own in the pages: each block of code whose first line names its path."""
+    text = "".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```\w+\n# (mine/\S+|conf/\S+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return dict(blocks)
 
 
 def test_a_users_own_algorithm_backbone_and_data(tmp_path: Path) -> None:
-    """README's files in a user's folder, none of this project's touched."""
-    files = readme_files()
+    """The documented files in a user's folder, none of this project's touched."""
+    files = documented_files()
     assert len(files) == 6
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

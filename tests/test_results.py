@@ -1,4 +1,4 @@
-"""README's tables of results say what the result files say."""
+"""The tables of results in README and docs say what the result files say."""
 
 import importlib.util
 import json

@@ -29,7 +29,7 @@ def verdict(paper: Mapping[str, Any] | None, accuracy: float, ci95: float) -> di
 
 
 def protocol(images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that moves a number without being the method: see `docs` on protocols in README."""
+    """Everything that moves a number without being the method: see docs/protocols.md."""
     stated = {
         "norm_statistics": None, "queries_per_class": test["queries"], "rotations": None, "resize": None,
         "inverted": None, "split_hash": images.split_hash(), "checkpoint_rule": test["checkpoint_rule"],

@@ -43,7 +43,7 @@ def test_bash(tmp_path: Path) -> None:
         "fewshot evaluate run=out": "run=outputs/",
         "fewshot evaluate run=outputs/train/maml/": "run=outputs/train/maml/1/",
         "fewshot evaluate run=outputs/train/maml/1 algorithm.": "algorithm.inner_lr=",
-        "fewshot train experiment=anil/": "experiment=anil/omniglot_20w1s",
+        "fewshot train experiment=maml/omniglot_5w5s_": "experiment=maml/omniglot_5w5s_fast",
     }
     path = f"{SCRIPT.parent}:{os.environ['PATH']}"
     done = subprocess.run(

@@ -175,10 +175,11 @@ def test_a_sweep_over_shots(tmp_path: Path, trained: Path) -> None:
 
 def test_a_published_value_of_another_table_cell_gives_a_verdict(tmp_path: Path) -> None:
     """One training serves 5-way and 20-way; a run's own published value is of its own test alone."""
-    words = ["experiment=fomaml/omniglot_5w1s", "dataset=glyphs", "dataset.split=script", "algorithm.head_init=zero"]
+    words = ["experiment=maml/omniglot_5w1s", "algorithm=fomaml", "dataset=glyphs", "dataset.split=script",
+             "algorithm.head_init=zero"]  # fmt: skip
     succeed("train", *QUIET, *words, cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
-    assert result(run)["paper"]["source"] == "Nichol 2018, Table 2"
+    assert result(run)["paper"]["source"] == "Finn 2017, Table 1"
     assert result(run)["algorithm"] == "fomaml"
     succeed("evaluate", f"run={run}", "threads=1", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
     first = only(tmp_path / "outputs" / "evaluate")

@@ -2,7 +2,7 @@
 
 A data set class has a `load()` that returns an `ImageSet`; its constructor's parameters are the keys of its
 YAML file, `data_dir` and `cache_dir` among them. See `glyphs.py` for one that makes its images and
-`omniglot.py` for one that reads them; the README shows one of a user's own.
+`omniglot.py` for one that reads them; docs/own.md shows one of a user's own.
 """
 
 import hashlib
