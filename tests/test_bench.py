@@ -1,10 +1,12 @@
 """The benchmarks run, their sides compute the same, and docs/speed.md says what their files say."""
 
+import ast
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -76,11 +78,31 @@ def bench() -> Any:
     sys.path.remove(str(BENCH))
 
 
+def test_no_circle_of_imports() -> None:
+    """Whatever a script imports, at once or late, does not import it in turn."""
+    names = {file.stem for file in BENCH.glob("*.py")}
+    imports = {
+        name: {
+            module
+            for node in ast.walk(ast.parse((BENCH / f"{name}.py").read_text()))
+            for module in (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import)
+                else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            )
+        }
+        & names
+        for name in names
+    }  # fmt: skip
+    TopologicalSorter(imports).prepare()  # CycleError names a circle
+    with pytest.raises(CycleError):
+        TopologicalSorter(imports | {"plain": {"maml"}}).prepare()
+
+
 def test_operations_and_bytes_of_a_product(bench: Any) -> None:
     import torch
 
     a, b = torch.zeros(2, 3), torch.zeros(3, 5)
-    work = bench("floor").counted(lambda: (a @ b).relu())
+    work = bench("work").counted(lambda: (a @ b).relu())
     assert work == (2 * 2 * 3 * 5, 4 * (6 + 15 + 10))  # relu's are not counted
     assert work.times(3) == (180, 372)
 

@@ -13,7 +13,7 @@ runs in a process of its own. The gradients of the first step are compared in th
 
 Columns: loop / ours and higher / ours are ratios of median times; chunk is algorithm.task_chunk (the largest that
 needs no more memory than the loop's one task at a time, in rows of their own); MB is peak memory above idle; x floor
-is our time over the floor of floor.py; difference is the largest of our gradient to the loop's over all parameter
+is our time over the floor of work.py; difference is the largest of our gradient to the loop's over all parameter
 tensors, relative to the tensor's norm; higher difference and jax difference those to theirs.
 """
 
@@ -23,13 +23,13 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import floor
 import torch
 import torch.nn.functional as F
 import with_jax
 from measuring import Measured, Row, alone, arguments, largest_difference, measure, missing, report
 from plain import Shape, conv4, placed, random_tasks, with_head
 from torch import Tensor, nn
+from work import Speed, Work, counted, floor_seconds, machine_speed
 
 INNER_LR = 0.1
 
@@ -131,11 +131,11 @@ def side(name: str, case: Case, quick: bool) -> Measured:
     return measure(step, case.shape.device, net=net, quick=quick)
 
 
-def row(case: Case, quick: bool, machine: floor.Speed, chunks: Iterable[int] = ()) -> Iterable[Row]:
+def row(case: Case, quick: bool, machine: Speed, chunks: Iterable[int] = ()) -> Iterable[Row]:
     """One setting, then in a row of its own the largest of `chunks` that needs no more memory than the loop."""
     loop = alone(quick, side, "loop", case, quick)
     higher, jax = (None if missing(peer) else alone(quick, side, peer, case, quick) for peer in ("higher", "jax"))
-    least = floor.seconds(alone(quick, count, case), machine)
+    least = floor_seconds(alone(quick, count, case), machine)
     for chunk in (None, *chunks):
         ours = alone(quick, side, "ours", case._replace(task_chunk=chunk), quick)
         if chunk is None or ours.mb <= 1.05 * loop.mb or chunk == 1:
@@ -156,9 +156,9 @@ def row(case: Case, quick: bool, machine: floor.Speed, chunks: Iterable[int] = (
             return
 
 
-def count(case: Case) -> floor.Work:
+def count(case: Case) -> Work:
     """What one step has to do: that of one task, for all of them."""
-    return floor.counted(loop_step(case, tasks=1)[0]).times(case.shape.tasks)
+    return counted(loop_step(case, tasks=1)[0]).times(case.shape.tasks)
 
 
 def cases(args: Namespace) -> list[Case]:
@@ -173,7 +173,7 @@ def cases(args: Namespace) -> list[Case]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(__doc__, argv)
-    machine = alone(args.quick, floor.speed, args.device, args.quick)
+    machine = alone(args.quick, machine_speed, args.device, args.quick)
     rows: list[Row] = []
     for case in cases(args):
         chunked = case.shape.queries < 15 and not case.first_order and not args.goals

@@ -14,7 +14,7 @@ Rows `step` are compute only, from one batch of noise. Rows `with data` draw eve
 characters as each side does it: easyfsl's EasySet over extracted PNG files, TaskSampler and DataLoader (with no and
 with two workers; the faster counts), ours the sampler of a run. There the times are means over all steps.
 
-Columns: ratios of times; ms per step; MB is peak memory above idle; x floor is our time over the floor of floor.py;
+Columns: ratios of times; ms per step; MB is peak memory above idle; x floor is our time over the floor of work.py;
 difference is the largest of our gradient to the plain form's, relative to each tensor's norm.
 """
 
@@ -25,13 +25,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import floor
 import omniglot_files
 import torch
 import torch.nn.functional as F
 from measuring import Measured, Row, alone, arguments, largest_difference, measure, missing, report, timed
 from plain import Shape, conv4, placed, random_tasks
 from torch import Tensor, nn
+from work import Speed, Work, counted, floor_seconds, machine_speed
 
 WARM = 3  # steps
 Step = Callable[[Any], Any]  # of one batch
@@ -87,12 +87,12 @@ def side(name: str, shape: Shape, quick: bool, *more: str) -> Measured:
     return measure(lambda: step(batch), shape.device, net=net, quick=quick)
 
 
-def compute(shape: Shape, precision: str, quick: bool, machine: floor.Speed) -> Row:
+def compute(shape: Shape, precision: str, quick: bool, machine: Speed) -> Row:
     """A row without data."""
     plain = alone(quick, side, "plain", shape, quick)
     ours = alone(quick, side, "ours", shape, quick, f"precision={precision}")
     easyfsl = None if missing("easyfsl") else alone(quick, side, "easyfsl", shape, quick)
-    least = floor.seconds(alone(quick, count, shape), machine)
+    least = floor_seconds(alone(quick, count, shape), machine)
     return {
         "plain / ours": plain.ms / ours.ms, "easyfsl / ours": easyfsl and easyfsl.ms / ours.ms, "what": "step",
         "shots": shape.shots, "precision": precision, "ours ms": ours.ms, "plain ms": plain.ms,
@@ -160,10 +160,10 @@ def seconds_per_step(step: Callable[[], Any], steps: int, device: str) -> float:
     return sum(timed(step, device) for _ in range(steps)) / steps
 
 
-def count(shape: Shape) -> floor.Work:
+def count(shape: Shape) -> Work:
     """What one step has to do."""
     step, _, batch = plain_step(shape)
-    return floor.counted(lambda: step(batch))
+    return counted(lambda: step(batch))
 
 
 def shapes(args: Namespace) -> list[Shape]:
@@ -186,7 +186,7 @@ def precisions(args: Namespace) -> Sequence[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(__doc__, argv)
-    machine = {p: alone(args.quick, floor.speed, args.device, args.quick, p) for p in precisions(args)}
+    machine = {p: alone(args.quick, machine_speed, args.device, args.quick, p) for p in precisions(args)}
     rows: list[Row] = []
     for measured in (lambda *case: compute(*case, machine[case[1]]), with_data):
         for shape, precision in itertools.product(shapes(args), machine):
