@@ -16,7 +16,7 @@ import torch
 from command_line import QUIET, call, episodes, metrics, only, result, succeed
 from omegaconf import OmegaConf
 
-from fewshot.cli import build
+from fewshot import assemble
 from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
 from fewshot.evaluation import evaluate
@@ -40,7 +40,15 @@ EXPERIMENTS = sorted(
 
 def test_the_run_folder_is_complete(trained: Path) -> None:
     """What design.md promises of a run folder."""
-    for name in ("config.yaml", "run.json", "metrics.jsonl", "result.json", "episodes/test.npz", "episodes/shown.npz"):
+    for name in (
+        "config.yaml",
+        "run.json",
+        "classes.json",
+        "metrics.jsonl",
+        "result.json",
+        "episodes/test.npz",
+        "episodes/shown.npz",
+    ):
         assert (trained / name).is_file(), name
     assert {path.name for path in (trained / "figures").iterdir()} == {"curves.png", "episode.png", "embedding.png"}
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"2", "4", "last", "best"}
@@ -57,11 +65,12 @@ def test_the_run_folder_is_complete(trained: Path) -> None:
 KINDS = {
     "schema": int, "name": str, "algorithm": str, "dataset": str, "split": str, "ways": int, "shots": int,
     "queries": int, "seed": int, "steps": int,
+    "backbone": {"name": str, "parameters": int, "image_size": list}, "augment": type(None),
     "train": {"ways": int, "shots": int, "queries": int, "tasks": int, "split": str, "shift": int,
-              "init": (str, type(None))},
+              "init": type(None)},
     "baselines": {key: {"accuracy": float, "accuracy_ci95": float} for key in ("raw_pixels", "untrained")},
     "test": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float},
-    "val": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float, "best_step": int},
+    "val": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float, "split": str, "best_step": int},
     "paper": type(None),
     "timing": dict.fromkeys(("train_seconds", "seconds_per_step", "data_seconds_per_step",
                              "test_episodes_per_second", "peak_memory_mb"), float),
@@ -185,17 +194,17 @@ def test_every_algorithm_runs(tmp_path: Path, algorithm: str) -> None:
 
 @pytest.fixture(scope="module")
 def glyphs() -> ImageSet:
-    cfg: Any = compose("config", [])
-    return build.load_images(cfg)
+    return assemble.load_images(compose("config", []).config)
 
 
 @pytest.mark.parametrize("backbone", [pytest.param(b, marks=pytest.mark.slow) if b in LARGE else b for b in BACKBONES])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, backbone: str) -> None:
     """Two steps and a test, on what the command line would build."""
-    cfg: Any = compose("config", [*chosen(algorithm=algorithm, backbone=backbone), *LARGE.get(backbone, ())])
-    made = build.make_algorithm(cfg, build.data_context(cfg, glyphs), seed=0)
-    optimizer = build.make_trainer(cfg).make_optimizer(made.parameters())
+    words = [*chosen(algorithm=algorithm, backbone=backbone), *LARGE.get(backbone, ())]
+    config = compose("config", words).config
+    made = assemble.make_algorithm(config, assemble.data_context(config, glyphs), seed=0)
+    optimizer = assemble.make_trainer(config).make_optimizer(made.parameters())
     cpu = torch.device("cpu")
     batches = stream(made.stream, glyphs, "train", seed=0, within_groups=False, device=cpu)
     for step in range(2):
@@ -205,17 +214,17 @@ def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, b
         out.loss.backward()
         assert any(p.grad is not None and p.grad.any() for p in made.parameters())
         optimizer.step()
-    found = evaluate(made, build.episode_sampler(cfg, glyphs, "test", cpu), episodes=2, tasks=2)
+    found = evaluate(made, assemble.episode_sampler(config, glyphs, "test", cpu), episodes=2, tasks=2)
     assert math.isfinite(found.loss)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_names_its_paper(experiment: str) -> None:
-    cfg: Any = compose("config", [f"experiment={experiment}"])
-    assert cfg.paper.accuracy > 0
-    assert cfg.paper.source
+    config = compose("config", [f"experiment={experiment}"]).config
+    assert config["paper"]["accuracy"] > 0
+    assert config["paper"]["source"]
     algorithm, _, task = experiment.partition("/")
-    assert f"_{cfg.ways}w{cfg.shots}s" in f"_{task}"
+    assert f"_{config['ways']}w{config['shots']}s" in f"_{task}"
     assert keys_of(f"algorithm={algorithm}")
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert f"# fewshot train experiment={experiment}\n" in text, "its header names another command"
@@ -227,8 +236,8 @@ def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
     words = (f"experiment={experiment}", "dataset=glyphs", "dataset.split=script", "algorithm.stream.tasks=1")
     succeed("train", *short(2, *words), "backbone.filters=8", cwd=tmp_path)
     paper = result(only(tmp_path / "outputs" / "train"))["paper"]
-    cfg: Any = compose("config", [f"experiment={experiment}"])
-    assert paper["accuracy"] == cfg.paper.accuracy
+    config = compose("config", [f"experiment={experiment}"]).config
+    assert paper["accuracy"] == config["paper"]["accuracy"]
     assert paper["verdict"] in ("below", "above", "reproduced")
 
 

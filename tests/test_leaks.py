@@ -2,12 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from fewshot.cli import build
+from fewshot import assemble
 from fewshot.cli.compose import compose
 from fewshot.datasets.omniglot import DRAWERS
 from fewshot.sampler import EpisodeSampler, EpisodeStream, stream
@@ -29,13 +28,16 @@ def drawn(sampler: EpisodeSampler, episodes: int) -> set[int]:
 )
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_no_character_of_the_test_is_drawn_in_training(recipe: str) -> None:
-    cfg: Any = compose("config", [f"experiment={recipe}", f"data_dir={DATA}", "logger=console"])
-    images = build.load_images(cfg)
-    algorithm = build.make_algorithm(cfg, build.data_context(cfg, images), cfg.seed)
-    batches = stream(algorithm.stream, images, cfg.train_split, seed=cfg.seed, within_groups=False, device=CPU)
+    config = compose("config", [f"experiment={recipe}", f"data_dir={DATA}", "logger=console"]).config
+    images = assemble.load_images(config)
+    algorithm = assemble.make_algorithm(config, assemble.data_context(config, images), config["seed"])
+    train_split = config["train_split"]
+    batches = stream(algorithm.stream, images, train_split, seed=config["seed"], within_groups=False, device=CPU)
     assert isinstance(batches, EpisodeStream)
     train = drawn(batches.sampler, 2000)
-    test, val = (drawn(build.episode_sampler(cfg, images, split, CPU), 1000) for split in ("test", "val"))
-    assert len(train) == (1200 if cfg.train_split == "trainval" else 1028 if cfg.dataset.split == "vinyals" else 1100)
+    test, val = (drawn(assemble.episode_sampler(config, images, split, CPU), 1000) for split in ("test", "val"))
+    assert len(train) == (
+        1200 if train_split == "trainval" else 1028 if config["dataset"]["split"] == "vinyals" else 1100
+    )
     assert len(test) == 423 and not test & train and not test & val
-    assert cfg.train_split == "trainval" or not val & train
+    assert train_split == "trainval" or not val & train

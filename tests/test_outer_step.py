@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewshot import checkpoint
+from fewshot import assemble, checkpoint
 from fewshot.algorithms.base import Algorithm
-from fewshot.cli import build
 from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
 from fewshot.engine import capture
@@ -49,14 +48,14 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 @functools.cache
-def configured(model: str) -> Any:
+def configured(model: str) -> dict[str, Any]:
     net = ["backbone=conv4", "backbone.blocks=2", "backbone.filters=4"]
-    return compose("config", ["ways=3", "queries=2", *net, *MODELS[model]])
+    return compose("config", ["ways=3", "queries=2", *net, *MODELS[model]]).config
 
 
 def make(model: str, images: ImageSet, *, dropout: float = 0.0) -> Algorithm:
-    cfg = configured(model)
-    algorithm = build.make_algorithm(cfg, build.data_context(cfg, images), 0)
+    config = configured(model)
+    algorithm = assemble.make_algorithm(config, assemble.data_context(config, images), 0)
     algorithm.backbone.blocks.append(nn.Dropout(dropout))  # type: ignore[union-attr, operator]
     return algorithm
 

@@ -26,13 +26,13 @@ ROWS = [{"step": step, "train/loss": 1 / step} for step in (1, 2, 3)]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[RunFolder]:
-    folder = RunFolder.create(tmp_path / "outputs", "maml", "ways: 5\n", "abc")
+    folder = RunFolder.create(tmp_path / "outputs" / "maml", "ways: 5\n", "abc")
     yield folder
     folder.close()
 
 
 def created(root: Path, identity: str = "abc") -> RunFolder:
-    folder = RunFolder.create(root, "maml", "ways: 5\n", identity)
+    folder = RunFolder.create(root / "maml", "ways: 5\n", identity)
     folder.close()
     return folder
 
@@ -65,11 +65,11 @@ def test_processes_in_the_same_second(tmp_path: Path) -> None:
         "import os, sys; from pathlib import Path; from fewshot.run_folder import RunFolder\n"
         "for _ in range(50):\n"
         "    if os.fork() == 0:\n"
-        "        RunFolder.create(Path(sys.argv[1]), 'maml', 'a: 1', 'abc'); os._exit(0)\n"
+        "        RunFolder.create(Path(sys.argv[1]) / 'maml', 'a: 1', 'abc'); os._exit(0)\n"
         "assert all(os.wait()[1] == 0 for _ in range(50))"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    assert len(RunFolder.identities(tmp_path, "maml")) == 50
+    assert len(RunFolder.listed(tmp_path / "maml")) == 50
 
 
 def test_equal_ids_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,14 +94,14 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_root_that_is_not_writable(read_only: Path) -> None:
     with pytest.raises(InputError, match=rf"cannot write in {read_only}/maml: .*choose another output_dir") as caught:
-        RunFolder.create(read_only, "maml", "", "abc")
+        RunFolder.create(read_only / "maml", "", "abc")
     assert caught.value.exit_code == 2
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("")
     with pytest.raises(InputError, match=rf"cannot write in .*/maml: {os.strerror(errno.ENOTDIR)}"):
-        RunFolder.create(tmp_path / "outputs", "maml", "", "abc")
+        RunFolder.create(tmp_path / "outputs" / "maml", "", "abc")
 
 
 def test_a_folder_that_could_not_be_filled_is_removed(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_folder_that_could_not_be_filled_is_removed(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(InputError, match=os.strerror(errno.EFBIG)):
-            RunFolder.create(tmp_path, "maml", "#" * 2000, "abc")
+            RunFolder.create(tmp_path / "maml", "#" * 2000, "abc")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "maml").iterdir()) == []
@@ -134,7 +134,7 @@ def test_the_lock_of_a_killed_process_is_free(run: RunFolder) -> None:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(InputError, match="is in use"):
             RunFolder.open(run.path)
-        assert RunFolder.newest_unfinished(run.path.parent.parent, "maml", "abc") is None
+        assert RunFolder.newest_unfinished(run.path.parent, "abc") is None
         holder.send_signal(signal.SIGKILL)
     RunFolder.open(run.path).close()
 
@@ -157,34 +157,34 @@ def test_open_wants_a_run_folder(tmp_path: Path) -> None:
 
 
 def test_the_newest_unfinished_run_of_the_identity(tmp_path: Path) -> None:
-    assert RunFolder.newest_unfinished(tmp_path, "maml", "abc") is None
+    assert RunFolder.newest_unfinished(tmp_path / "maml", "abc") is None
     oldest, older, finished = created(tmp_path), created(tmp_path), created(tmp_path)
     other = created(tmp_path, "other")
     finished.write_result({"schema": 1})
     (tmp_path / "maml" / "20990101-000000-ffffff").mkdir()  # killed before it was a run
     (tmp_path / "maml" / "notes.txt").write_text("mine")
-    assert RunFolder.identities(tmp_path, "maml") == [
+    assert RunFolder.listed(tmp_path / "maml") == [
         (other.path, "other", False),
         (finished.path, "abc", True),
         (older.path, "abc", False),
         (oldest.path, "abc", False),
     ]
-    first = RunFolder.newest_unfinished(tmp_path, "maml", "abc")
-    second = RunFolder.newest_unfinished(tmp_path, "maml", "abc")  # the first is held by now
+    first = RunFolder.newest_unfinished(tmp_path / "maml", "abc")
+    second = RunFolder.newest_unfinished(tmp_path / "maml", "abc")  # the first is held by now
     assert first is not None
     assert second is not None
     assert (first.path, second.path) == (older.path, oldest.path)
-    assert RunFolder.newest_unfinished(tmp_path, "maml", "abc") is None
+    assert RunFolder.newest_unfinished(tmp_path / "maml", "abc") is None
     first.close()
     second.close()
 
 
 def test_a_run_that_finishes_between_the_look_and_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = created(tmp_path)
-    seen = RunFolder.identities(tmp_path, "maml")
+    seen = RunFolder.listed(tmp_path / "maml")
     run.write_result({})
-    monkeypatch.setattr(RunFolder, "identities", lambda *_: seen)
-    assert RunFolder.newest_unfinished(tmp_path, "maml", "abc") is None
+    monkeypatch.setattr(RunFolder, "listed", lambda *_: seen)
+    assert RunFolder.newest_unfinished(tmp_path / "maml", "abc") is None
     RunFolder.open(run.path).close()
 
 
@@ -291,11 +291,11 @@ def test_the_result_makes_a_run_finished(run: RunFolder) -> None:
 
 
 def test_a_moved_folder_with_an_odd_name_goes_on(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "out [1] *", "Läufe 中文", "größe: 1\n", "abc")
+    run = RunFolder.create(tmp_path / "out [1] *" / "Läufe 中文", "größe: 1\n", "abc")
     run.append_metrics(ROWS[0])
     run.close()
     (tmp_path / "out [1] *").rename(tmp_path / "else where")
-    again = RunFolder.newest_unfinished(tmp_path / "else where", "Läufe 中文", "abc")
+    again = RunFolder.newest_unfinished(tmp_path / "else where" / "Läufe 中文", "abc")
     assert again is not None
     again.append_metrics(ROWS[1])
     assert again.read_metrics() == ROWS[:2]

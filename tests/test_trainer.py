@@ -80,7 +80,7 @@ class Bench:
     """A run folder with what a fit needs; each `fit` starts from a fresh algorithm, as a new process does."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = RunFolder.create(root, "toy", "a: 1\n", "identity")
+        self.folder = RunFolder.create(root / "toy", "a: 1\n", "identity")
         self.logger = Rows()
         self.stop = StopSignal()
         self.toy = Toy()

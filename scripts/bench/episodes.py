@@ -27,18 +27,18 @@ def ours(algorithm: str, shape: Shape, episodes: int, quick: bool) -> float:
     """Seconds."""
     from ours import built, noise_images, words
 
-    from fewshot.cli import build
+    from fewshot.assemble import load_images
     from fewshot.evaluation import evaluate
     from fewshot.sampler import EpisodeSampler
 
     more = [f"algorithm.eval_inner_steps={STEPS}"] if algorithm == "maml" else []
     made = built([f"algorithm={algorithm}", "dataset=omniglot", *words(shape), *more], size=shape.size)
-    images = noise_images(20, 20, shape.size) if quick else build.load_images(made.cfg)
+    images = noise_images(20, 20, shape.size) if quick else load_images(made.config)
     sampler = EpisodeSampler(
         images.on(made.machine.device), "train" if quick else "test", ways=shape.ways, shots=shape.shots,
         queries=shape.queries, seed=0, device=made.machine.device,
     )  # fmt: skip
-    options: Any = {"tasks": made.cfg.evaluation.tasks, "dtype": made.machine.dtype, "every_step": True}
+    options: Any = {"tasks": made.config["evaluation"]["tasks"], "dtype": made.machine.dtype, "every_step": True}
     evaluate(made.algorithm, sampler, episodes=min(episodes, 40), **options)
     return evaluate(made.algorithm, sampler, episodes=episodes, **options).seconds
 

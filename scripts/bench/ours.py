@@ -6,36 +6,38 @@ from typing import Any, NamedTuple
 import torch
 from plain import Shape, placed, random_tasks
 
+from fewshot import assemble
 from fewshot.algorithms.base import Algorithm
-from fewshot.cli import build
 from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
+from fewshot.engine.machine import Machine
 from fewshot.episode import Episode
 from fewshot.outer_step import OuterStep
 
 
 class Ours(NamedTuple):
-    cfg: Any
-    machine: build.Machine
+    config: dict[str, Any]
+    machine: Machine
     algorithm: Algorithm
     step: OuterStep
 
 
 def built(words: Sequence[str], *, size: int = 28, dtype: str = "float32", classes: int = 1000) -> Ours:
     """What `fewshot train <words>` trains, with random weights."""
-    cfg: Any = compose("config", [*words, "logger=console"])
-    machine = build.start_machine(build.plain(cfg))
+    config = compose("config", [*words, "logger=console"]).config
+    machine = Machine.start(config["device"], config["threads"])
     context = {"image_shape": [1, size, size], "train_classes": classes}
-    algorithm = build.make_algorithm(cfg, context, cfg.seed).to(machine.device, getattr(torch, dtype))
-    machine = build.with_precision(machine, cfg.precision if dtype == "float32" else "fp32", algorithm)
-    trainer = build.make_trainer(cfg)
+    algorithm = assemble.make_algorithm(config, context, config["seed"]).to(machine.device, getattr(torch, dtype))
+    precision = config["precision"] if dtype == "float32" else "fp32"
+    machine = machine.at(precision, auto=algorithm.auto_precision)
+    trainer = assemble.make_trainer(config)
     step = OuterStep(
         algorithm, trainer.make_optimizer(list(algorithm.parameters())), device=machine.device, dtype=machine.dtype,
         gradient_clip=trainer.gradient_clip, gradient_clip_value=trainer.gradient_clip_value,
         cuda_graph=trainer.cuda_graph and machine.device.type == "cuda",
     )  # fmt: skip
     algorithm.train()
-    return Ours(cfg, machine, algorithm, step)
+    return Ours(config, machine, algorithm, step)
 
 
 def words(shape: Shape) -> list[str]:

@@ -125,11 +125,11 @@ def our_data(shape: Shape, precision: str, steps: int, quick: bool) -> float:
     """Seconds per step with the sampler of a run."""
     from ours import for_shape, noise_images
 
-    from fewshot.cli import build
+    from fewshot.assemble import load_images
     from fewshot.sampler import stream
 
     ours, _ = for_shape(shape, "algorithm=protonet", "dataset=omniglot", f"precision={precision}")
-    images = noise_images(10, 20, shape.size) if quick else build.load_images(ours.cfg)
+    images = noise_images(10, 20, shape.size) if quick else load_images(ours.config)
     batches = stream(
         ours.algorithm.stream, images.on(ours.machine.device), "train", seed=0, within_groups=False,
         device=ours.machine.device,

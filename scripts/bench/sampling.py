@@ -35,7 +35,7 @@ def ours(algorithm: str, shape: Shape, images: int | None, quick: bool) -> Row:
     """images: of Omniglot (None), or of a memory-mapped file of as many."""
     from ours import built, image_set, noise_images, words
 
-    from fewshot.cli import build
+    from fewshot.assemble import load_images
     from fewshot.sampler import stream
 
     ours = built([f"algorithm={algorithm}", "dataset=omniglot", *words(shape)], size=shape.size)
@@ -43,7 +43,7 @@ def ours(algorithm: str, shape: Shape, images: int | None, quick: bool) -> Row:
         if images is not None:
             data = image_set(mapped(Path(folder) / "images.bin", images, shape.size), 20)
         else:
-            data = noise_images(100, 20, shape.size) if quick else build.load_images(ours.cfg)
+            data = noise_images(100, 20, shape.size) if quick else load_images(ours.config)
         batches = stream(ours.algorithm.stream, data.on(ours.machine.device), "train", seed=0, within_groups=False,
                          device=ours.machine.device)  # fmt: skip
         held = resident()

@@ -1,10 +1,14 @@
-"""When two runs are the same run, and in what they differ, by their configurations. Layer 1; imports no torch."""
+"""When two runs are the same run, and in what they differ, by their configurations. Layer 2; imports no torch."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from fewshot.errors import InputError
+from fewshot.run_folder import RunFolder
 
 # What may differ between two runs of one identity: where things lie, what shows them, what they run on. Whole paths,
 # each with all keys below it: `name` is the run's own name, and a user's `backbone.name` is not on the list.
@@ -19,9 +23,29 @@ def identity(config: Mapping[str, Any]) -> str:
     return digest(computing(config))
 
 
+def with_init_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's configuration with the hash of the weights that `init` names, where it names a run."""
+    if not config["init"]:
+        return dict(config)
+    run = RunFolder(Path(config["init"]))
+    if not run.finished or not any(run.checkpoints.glob("*")):
+        raise InputError(f"init={run.path} is not the folder of a finished training run; choose one that has ended")
+    return {**config, "init_weights": run.weights(run.tested_with)}
+
+
+def evaluation_identity(config: Mapping[str, Any]) -> str:
+    """The identity of an evaluation: it is one of certain weights, wherever they lie."""
+    run = RunFolder(Path(config["run"]))
+    which = run.tested_with if config["checkpoint"] is None else str(config["checkpoint"])
+    return identity({**config, "run": None, "checkpoint": run.weights(which)})
+
+
 def computing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Path -> value of every key that a run's numbers may depend on."""
-    return {key: value for key, value in flatten(config).items() if not outside(key)}
+    """Path -> value of every key that a run's numbers may depend on; of `init` what counts is the weights' hash."""
+    flat = {key: value for key, value in flatten(config).items() if not outside(key)}
+    if flat.get("init_weights"):
+        flat.pop("init", None)
+    return flat
 
 
 def outside(key: str) -> bool:

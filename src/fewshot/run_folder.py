@@ -7,6 +7,7 @@ moved folder still evaluates and resumes.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import math
@@ -14,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -27,12 +28,16 @@ _LOG = logging.getLogger("fewshot")
 _NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: they are stored as these strings
 
 
-class Run(NamedTuple):
-    """What `RunFolder.identities` tells of a run."""
+class Listed(NamedTuple):
+    """What `RunFolder.listed` tells of a run."""
 
     path: Path
     identity: str  # hash of the resolved configuration
     finished: bool
+
+
+class FolderInUse(InputError):
+    """A living process holds the run folder."""
 
 
 class RunFolder:
@@ -45,15 +50,17 @@ class RunFolder:
         self._metrics: int | None = None
 
     @classmethod
-    def create(cls, root: Path, name: str, config_yaml: str, identity: str) -> Self:
-        """Make a new folder, never one that exists, and lock it. InputError where it cannot be written."""
-        parent = root / name
+    def create(cls, parent: Path, config_yaml: str, identity: str, **about: Any) -> Self:
+        """Make a new folder below `parent`, never one that exists, and lock it. InputError where it cannot be written.
+
+        about: what run.json is to say besides its identity.
+        """
         with _reported(parent, InputError):
             parent.mkdir(parents=True, exist_ok=True)
             run = cls(_new_folder(parent))
             try:
                 run._take_lock()
-                run._begin(config_yaml, identity)
+                run._begin(config_yaml, identity, about)
             except OSError:
                 run.close()
                 shutil.rmtree(run.path, ignore_errors=True)
@@ -61,30 +68,30 @@ class RunFolder:
         return run
 
     @classmethod
-    def claim(cls, path: Path, config_yaml: str, identity: str) -> Self:
-        """The folder of a sweep's job, whose name is fixed: made, or what a killed process has left; locked.
+    def claim(cls, path: Path, config_yaml: str, identity: str, **about: Any) -> Self:
+        """The folder of a run whose place is fixed (a sweep's job): made, or what a killed process has left; locked.
 
-        InputError while a living process holds it: two processes never write in one folder.
+        FolderInUse while a living process holds it: two processes never write in one folder.
         """
         with _reported(path, InputError):
             path.mkdir(parents=True, exist_ok=True)
         run = cls._locked(path)
         if not (path / "run.json").exists():
             with _reported(path, InputError):
-                run._begin(config_yaml, identity)
+                run._begin(config_yaml, identity, about)
         return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Lock an existing folder, to go on with its run. InputError while a living process holds it."""
+        """Lock an existing folder, to go on with its run. FolderInUse while a living process holds it."""
         if not (path / "run.json").exists():
             raise InputError(f"{path} is not a run folder (it has no run.json); give the folder of one run")
         return cls._locked(path)
 
     @classmethod
-    def newest_unfinished(cls, root: Path, name: str, identity: str) -> Self | None:
+    def newest_unfinished(cls, parent: Path, identity: str) -> Self | None:
         """The newest unfinished folder of this identity that no living process holds, locked; or None."""
-        for path, other, finished in cls.identities(root, name):
+        for path, other, finished in cls.listed(parent):
             if other == identity and not finished:
                 with contextlib.suppress(InputError):
                     run = cls.open(path)
@@ -94,13 +101,13 @@ class RunFolder:
         return None
 
     @staticmethod
-    def identities(root: Path, name: str) -> list[Run]:
-        """The runs under `<root>/<name>`, newest first."""
-        found: list[tuple[str, Run]] = []
-        for path in (root / name).glob("*"):
+    def listed(folder: Path, pattern: str = "*") -> list[Listed]:
+        """The runs whose folders match the pattern below `folder`, newest first."""
+        found: list[tuple[str, Listed]] = []
+        for file in folder.glob(f"{pattern}/run.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no run, or killed at its start
-                info = json.loads((path / "run.json").read_bytes())
-                found.append((info["created"], Run(path, info["identity"], RunFolder(path).finished)))
+                info, path = json.loads(file.read_bytes()), file.parent
+                found.append((info["created"], Listed(path, info["identity"], RunFolder(path).finished)))
         return [run for _, run in sorted(found, reverse=True)]
 
     @property
@@ -122,6 +129,69 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / "result.json").exists()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a living process holds it."""
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self.path / "lock", os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:  # some network file systems have no locks
+                return False
+            finally:
+                os.close(descriptor)
+        return False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """run.json: the run's identity, when and with which version it began, `names` of what was chosen for it."""
+        return dict(json.loads((self.path / "run.json").read_bytes()))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.yaml, which is resolved and plain. InputError where there is none, or it is damaged."""
+        import yaml  # late: 20 ms
+
+        try:
+            return dict(yaml.safe_load((self.path / "config.yaml").read_bytes()))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise InputError(f"{self.path} is not a run folder: it has no config.yaml that can be read") from error
+
+    @property
+    def training_classes(self) -> list[str] | None:
+        """Names of all classes that its weights were trained on; None where the run did not keep them (version 0.1)."""
+        file = self.path / "classes.json"
+        return list(json.loads(file.read_bytes())["train"]) if file.exists() else None
+
+    def keep_training_classes(self, names: Iterable[str]) -> None:
+        """Store what `training_classes` gives back."""
+        with _reported(self.path, FewshotError):
+            replace(self.path / "classes.json", (json.dumps({"train": sorted(names)}, indent=0) + "\n").encode())
+
+    @property
+    def tested_with(self) -> str:
+        """best or last: the checkpoint that a finished run was tested with; of an unfinished one the last."""
+        return str(self.result()["protocol"]["checkpoint_rule"]) if self.finished else "last"
+
+    def weights(self, which: str) -> str:
+        """Hash of the tensors in a checkpoint (best, last or a step), wherever the folder lies.
+
+        InputError where there is no such checkpoint.
+        """
+        step = which
+        with contextlib.suppress(OSError):
+            step = (self.checkpoints / which).read_text().strip()  # a pointer; a step's own name is that of a folder
+        try:
+            manifest = (self.checkpoints / step / "manifest.json").read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path} has no checkpoint '{which}'; choose another with checkpoint=") from error
+        try:
+            return str(json.loads(manifest)["files"]["state.safetensors"]["sha256"])
+        except (ValueError, LookupError, TypeError):  # damaged: whoever loads it says so
+            return hashlib.sha256(manifest).hexdigest()
 
     def result(self) -> dict[str, Any]:
         """The content of result.json. FewshotError where the run is not finished, or the file is damaged."""
@@ -174,12 +244,12 @@ class RunFolder:
             try:
                 run._take_lock()
             except BlockingIOError as error:
-                raise InputError(f"{path} is in use by a running process; wait for it, or stop it") from error
+                raise FolderInUse(f"{path} is in use by a running process; wait for it, or stop it") from error
         return run
 
-    def _begin(self, config_yaml: str, identity: str) -> None:
+    def _begin(self, config_yaml: str, identity: str, about: Mapping[str, Any]) -> None:
         """What every run holds from its start; run.json comes last: it makes this a run."""
-        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__}
+        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__, **about}
         for folder in (self.checkpoints, self.episodes, self.figures):
             folder.mkdir(exist_ok=True)
         replace(self.path / "config.yaml", config_yaml.encode())

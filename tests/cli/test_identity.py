@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fewshot.cli.compose import conf_dir
-from fewshot.cli.identity import differing_keys, flatten, identity, sweep_name
-from fewshot.identity import OUTSIDE_IDENTITY
+from fewshot.cli.identity import sweep_name
+from fewshot.identity import OUTSIDE_IDENTITY, differing_keys, flatten, identity
 
 GROUPS = ("dataset", "backbone", "algorithm", "augment", "trainer", "experiment", "logger")
 SHIPPED = sorted(file for group in GROUPS for file in (conf_dir() / group).rglob("*.yaml"))

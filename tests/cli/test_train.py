@@ -96,13 +96,17 @@ def test_a_run_that_starts_from_anothers_weights(tmp_path: Path, trained: Path) 
     succeed("train", *QUIET, f"init={trained}", "trainer.steps=0", "train_shots=5", "seed=7", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     assert episodes(run) == episodes(trained)  # no step was made: it is the other one
-    assert result(run)["train"]["init"] == str(trained)
+    init = result(run)["train"]["init"]
+    assert init == {"path": str(trained), "weights": RunFolder(trained).weights("best"), "part": None}
 
     said = refusal("train", *QUIET, "init=nowhere", cwd=tmp_path)
     assert said == "init=nowhere is not the folder of a finished training run; choose one that has ended"
     said = refusal("train", *QUIET, f"init={trained}", "backbone.filters=3", cwd=tmp_path)
     assert said.startswith(f"init={trained}: the checkpoint does not fit this MAML: other shape: ")
-    said = refusal("train", *QUIET, f"init={trained}", "train_split=trainval", cwd=tmp_path)
+    old = tmp_path / "of version 0.1"  # which did not keep the names of its classes
+    shutil.copytree(trained, old)
+    (old / "classes.json").unlink()
+    said = refusal("train", *QUIET, f"init={old}", "train_split=trainval", cwd=tmp_path)
     assert "trained on other classes" in said and "(train_split: train -> trainval)" in said
 
 

@@ -57,7 +57,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
             "dataset": {"size": 28},
         }  # fmt: skip
         name = f"{algorithm}_toys_{ways}w{shots}s"
-        folder = RunFolder.create(tmp_path / "outputs" / where, name, yaml.safe_dump(config), identity(config))
+        folder = RunFolder.create(tmp_path / "outputs" / where / name, yaml.safe_dump(config), identity(config))
         draw = np.random.default_rng([ways, shots, seed, len(algorithm)])
         for step in (10, 20):
             row = {"step": step, "train/loss": 2.0 / step + seed, "train/accuracy": 50.0 + step}

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
+from fewshot.cli.identity import plain
 
 TASKS = 3  # compared one by one with all at once
 
@@ -18,43 +19,42 @@ def job(cfg: DictConfig) -> int:
     """Prints one line per check; exit code 1 where one fails."""
     import torch
 
-    from fewshot import __version__
-    from fewshot.cli import build
+    from fewshot import __version__, assemble
     from fewshot.engine import runtime
+    from fewshot.engine.machine import Machine
 
-    config = build.plain(cfg)
-    machine = build.start_machine(config)
+    config = plain(cfg)
+    machine = Machine.start(config["device"], config["threads"])
     print(f"machine   {runtime.describe(machine.device)}, {torch.get_num_threads()} threads of {os.cpu_count()} cores")
     print(f"packages  fewshot {__version__}, torch {torch.__version__}")
     allocator = "kept" if runtime.keep_freed_memory() else "system's (not glibc, or FEWSHOT_ALLOCATOR=system)"
     print(f"allocator freed memory is {allocator}")
-    images = build.load_images(cfg)
+    images = assemble.load_images(config)
     splits = ", ".join(f"{name} {len(ids)}" for name, ids in images.splits.items())
     shape = "x".join(map(str, images.image_shape))
     print(
         f"data      {images.name}: {len(images.class_names)} classes ({splits}), "
         f"{int(images.offsets[-1])} images {shape}"
     )
-    ok = check_gradient(cfg, build.data_context(cfg, images))
+    ok = check_gradient(config, assemble.data_context(config, images))
     return 0 if ok else 1
 
 
-def check_gradient(cfg: DictConfig, context: dict[str, Any]) -> bool:
+def check_gradient(config: dict[str, Any], context: dict[str, Any]) -> bool:
     """The vmapped meta-gradient against a loop over tasks; names the layers at fault."""
     import torch
 
-    from fewshot import gradcheck
+    from fewshot import assemble, gradcheck
     from fewshot.algorithms.maml import MAML
-    from fewshot.cli import build
     from fewshot.ops import norm
 
-    backbone = build.make_backbone(cfg, context, cfg.seed)
+    backbone = assemble.make_backbone(config, context, config["seed"])
     if tracking := norm.tracking(backbone):
         print(f"gradient  FAILED: {_layers(tracking)} of torch.nn: running statistics cannot be kept per task")
         norm.stop_tracking(backbone)
         maml = gradcheck.as_maml(backbone)
     else:
-        algorithm = build.make_algorithm(cfg, context, cfg.seed)
+        algorithm = assemble.make_algorithm(config, context, config["seed"])
         configured = isinstance(algorithm, MAML) and algorithm.network.norm_statistics == "batch"
         maml = algorithm.double() if configured else gradcheck.as_maml(backbone)  # type: ignore[assignment]
     batch = gradcheck.random_episode(maml, tuple(context["image_shape"]), TASKS)

@@ -6,9 +6,9 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import fewshot
 from fewshot.cli.errors import guarded
@@ -90,7 +90,7 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     except FewshotError:
         raise
     except Exception as error:
-        with _searching():
+        with searching(config_dir):
             message = explain(error, config_name, overrides)
         if message is None:
             raise
@@ -158,21 +158,63 @@ def quoted(override: str) -> str:
     return override
 
 
-def compose(config_name: str, overrides: Iterable[str], config_dir: str | None = None) -> object:
-    """A configuration without running anything, for verbs that take words instead of overrides."""
+def word(key: str, value: Any) -> str:
+    """An override as Hydra reads it, whatever the value: None, a number, a text, a list or a dict."""
+    return f"{key}={_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    text = str(value).replace("'", "\\'")
+    return f"'{text}'"
+
+
+def config_dir_of_job() -> str | None:
+    """What `--config-dir` named for the job that runs now, wherever it runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
+
+
+class Composed(NamedTuple):
+    """A configuration as it would be run."""
+
+    config: dict[str, Any]  # resolved, as plain dicts and lists
+    choices: dict[str, str | None]  # group -> name of the YAML file
+
+
+def compose(config_name: str, overrides: Iterable[str], config_dir: str | None = None) -> Composed:
+    """A configuration without running anything: for verbs that take words instead of overrides, and for Python.
+
+    config_dir: a folder with YAML files of the user's own; within `searching` and inside a job it is theirs.
+    """
     from hydra import compose as hydra_compose
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import open_dict
 
     from fewshot.cli import schema
+    from fewshot.cli.identity import plain
     from fewshot.cli.validate import explain, validate
 
     schema.register()
-    search_first(config_dir)
     words = [quoted(word) for word in overrides]
-    with _searching():
+    inside = GlobalHydra.instance().is_initialized()
+    with contextlib.nullcontext() if inside else searching(config_dir):
         try:
-            cfg = hydra_compose(config_name, words)
+            cfg = hydra_compose(config_name, words, return_hydra_config=True)
+            choices = dict(cfg.hydra.runtime.choices)
+            with open_dict(cfg):
+                del cfg["hydra"]
             validate(cfg, config_name, words)
-            return cfg
+            return Composed(plain(cfg), choices)
         except FewshotError:
             raise
         except Exception as error:
@@ -183,16 +225,19 @@ def compose(config_name: str, overrides: Iterable[str], config_dir: str | None =
 
 
 @contextlib.contextmanager
-def _searching() -> Iterator[None]:
-    """Hydra initialised as `hydra.main` does it, which has cleaned up by the time that its error arrives."""
+def searching(config_dir: str | None) -> Iterator[None]:
+    """Hydra initialised as `hydra.main` does it; what was there before (an application of the user's) comes back."""
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
 
     version.setbase("1.3")
+    search_first(config_dir)
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("fewshot", create_config_search_path(str(conf_dir())))
     try:
         yield
     finally:
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = before

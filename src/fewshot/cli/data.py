@@ -24,8 +24,8 @@ def main(argv: list[str]) -> int:
         return _list([conf_dir(), *([Path(args.config_dir)] if args.config_dir else [])])
     if not args.dataset:
         raise InputError(f"fewshot data {args.action} needs a data set; `fewshot data list` names them")
-    cfg: Any = compose("config", [f"dataset={args.dataset}", *args.overrides], args.config_dir)
-    return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](cfg, args)
+    config = compose("config", [f"dataset={args.dataset}", *args.overrides], args.config_dir).config
+    return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](config, args)
 
 
 def _list(folders: list[Path]) -> int:
@@ -35,11 +35,11 @@ def _list(folders: list[Path]) -> int:
     return 0
 
 
-def _prepare(cfg: Any, args: argparse.Namespace) -> int:
-    from fewshot.cli import build
+def _prepare(config: dict[str, Any], args: argparse.Namespace) -> int:
+    from fewshot.assemble import load_images
 
     start = time.perf_counter()
-    images = build.load_images(cfg)
+    images = load_images(config)
     seconds = time.perf_counter() - start
     for split, ids in images.splits.items():
         groups = {images.groups[c] for c in ids}
@@ -52,10 +52,10 @@ def _prepare(cfg: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(cfg: Any, args: argparse.Namespace) -> int:
-    from fewshot.cli import build
+def _verify(config: dict[str, Any], args: argparse.Namespace) -> int:
+    from fewshot.construct import construct
 
-    dataset = build.construct(cfg.dataset, "dataset")
+    dataset = construct(config["dataset"], "dataset")
     verify = getattr(dataset, "verify", None)
     said = verify() if verify else None  # the raw files first: it lists all that is damaged in them
     dataset.load()
@@ -63,18 +63,19 @@ def _verify(cfg: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(cfg: Any, args: argparse.Namespace) -> int:
+def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
     import torch
 
-    from fewshot.cli import build
+    from fewshot.assemble import episode_sampler, load_images
     from fewshot.report.episodes import draw_episodes
 
-    images = build.load_images(cfg)
-    sampler = build.episode_sampler(cfg, images, args.split, torch.device("cpu"))
+    images = load_images(config)
+    sampler = episode_sampler(config, images, args.split, torch.device("cpu"))
     batch = sampler.sample(0, args.episodes)
-    title = f"{images.name}, split '{args.split}': {cfg.ways}-way {cfg.shots}-shot, {cfg.queries} queries"
+    asked = f"{config['ways']}-way {config['shots']}-shot, {config['queries']} queries"
+    title = f"{images.name}, split '{args.split}': {asked}"
     figure = draw_episodes(batch, images.class_names, title)
-    path = args.out or Path(cfg.output_dir) / "data" / f"{args.dataset}.png"
+    path = args.out or Path(config["output_dir"]) / "data" / f"{args.dataset}.png"
     with writing(path):
         figure.savefig(path, dpi=150)
     print(path)

@@ -1,7 +1,5 @@
-"""What makes two runs the same, and where a sweep lies. Layer 6; imports no torch: a launcher asks it, too."""
+"""What Hydra alone knows of a job: its plain configuration, what was chosen, where a sweep lies. Layer 8; no torch."""
 
-import contextlib
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,44 +7,39 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.errors import InputError
-from fewshot.identity import differing_keys as differing_keys
-from fewshot.identity import digest, identity, outside
-from fewshot.identity import flatten as flatten
-from fewshot.run_folder import RunFolder
+from fewshot.identity import digest, evaluation_identity, outside
 
-Config = dict[str, Any]
 MAX_SLUG = 60  # letters of a sweep's readable name
 
 
-def plain(cfg: DictConfig) -> Config:
+def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolved, as nested dicts and lists."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     return config  # type: ignore[return-value]
 
 
+def choices() -> dict[str, str | None]:
+    """Group -> the name of the YAML file that was chosen for the job that runs now."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return dict(HydraConfig.get().runtime.choices)
+
+
+def sweep_folder(verb: str, config: Mapping[str, Any]) -> Path | None:
+    """In a sweep, under whatever launcher: <hydra.sweep.dir>/<identity>, where the same command finds it again."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir) / job_identity(verb, config) if hydra.mode == RunMode.MULTIRUN else None
+
+
 def job_identity(verb: str, config: Mapping[str, Any]) -> str:
-    """The identity of a job of `train` or `evaluate`; an evaluation is one of certain weights, wherever they lie."""
-    if verb != "evaluate":
-        return identity(config)
-    run = RunFolder(Path(config["run"]))
-    which = checkpoint_choice(config, run)
-    pointer, step = run.checkpoints / which, which
-    with contextlib.suppress(OSError):
-        step = pointer.read_text().strip()  # last or best; a step's own name is that of a folder
-    try:
-        weights = hashlib.sha256((run.checkpoints / step / "manifest.json").read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"run={run.path} has no checkpoint '{which}'; choose another with checkpoint=") from error
-    return identity({**config, "run": None, "checkpoint": weights})
+    """The identity of a job of `train` or `evaluate`, as it was asked for."""
+    from fewshot.cli.stages import identity_as_asked  # late: it imports this file
 
-
-def checkpoint_choice(config: Mapping[str, Any], run: RunFolder) -> str:
-    """last, best or a step: what an evaluation asks for, else what the run itself was tested with."""
-    if config["checkpoint"] is not None:
-        return str(config["checkpoint"])
-    return str(run.result()["protocol"]["checkpoint_rule"]) if run.finished else "last"
+    return evaluation_identity(config) if verb == "evaluate" else identity_as_asked(config)
 
 
 def sweep_name(verb: str, overrides: Sequence[str]) -> str:

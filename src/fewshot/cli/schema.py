@@ -59,6 +59,7 @@ class RunSchema:
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
     seed: int = MISSING
     init: str | None = None
+    init_part: str | None = None
     eval_seed: int = MISSING
     device: str = MISSING
     precision: str = MISSING

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fewshot.run_folder import RunFolder
+
 WIDE = 1000  # columns, more than a table has
 # Of the protocol in result.json, what a run has where nothing is set. The closing table names only what is otherwise.
 USUAL: Mapping[str, Sequence[Any]] = {
@@ -48,6 +50,15 @@ def print_wrapped(text: str) -> None:
 def percent(value: Mapping[str, Any] | None) -> str:
     """98.61 ± 0.21, or a dash."""
     return "–" if value is None else f"{value['accuracy']:.2f} ± {value['accuracy_ci95']:.2f}"
+
+
+def finished_run(folder: RunFolder) -> None:
+    """The closing words of a run, and its pictures."""
+    from fewshot.report.figures import draw_finished  # late: half a second
+
+    result_table(folder.result(), folder.path)
+    costs_table(folder.path / "profile")
+    draw_finished(folder)
 
 
 def result_table(result: Mapping[str, Any], folder: Path) -> None:

@@ -32,7 +32,10 @@ LEAST = {
 NEEDED = ("dataset", "backbone", "algorithm", "trainer")
 # References by their choices: the jobs of a sweep share few of them, and each takes 0.2 s.
 _COMPOSED: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ...], DictConfig]] = WeakKeyDictionary()
-CHOICES = {"precision": ("auto", "fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last")}
+CHOICES = {
+    "precision": ("auto", "fp32", "tf32", "bf16"), "trainer.test_checkpoint": ("best", "last"),
+    "init_part": ("backbone",),
+}  # fmt: skip
 
 
 def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = None) -> None:
@@ -58,6 +61,8 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
         value = OmegaConf.select(cfg, path)
         if value is not None and value not in among:
             raise InputError(f"{path}={value} is unknown; choose {', '.join(among)}")
+    if values.get("init_part") and not values.get("init"):
+        raise InputError(f"init_part={values['init_part']} without init; name the run that it is a part of: init=RUN")
 
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str | None:

@@ -3,6 +3,7 @@
 Each returns a matplotlib Figure. Whiskers are 95 % intervals over test episodes; bands and small circles are seeds.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,16 @@ from fewshot.report.runs import RunRecord
 from fewshot.report.style import COLOURS, INK, MARKERS, MUTED, PAGE, name_lines, png, styled
 from fewshot.run_folder import RunFolder
 
+log = logging.getLogger("fewshot")
 WIDTH, HEIGHT = 3.5, 2.6  # inches of one panel
+
+
+def draw_finished(folder: RunFolder) -> None:
+    """`draw_run` at the end of a run, which is finished by then: a picture that cannot be drawn never fails it."""
+    try:
+        draw_run(folder)
+    except Exception as error:
+        log.warning("no figures in %s: %s", folder.figures, " ".join(str(error).split()) or type(error).__name__)
 
 
 def draw_run(folder: RunFolder) -> None:

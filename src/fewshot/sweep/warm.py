@@ -15,7 +15,7 @@ import fewshot.algorithms.maml  # noqa: E402
 import fewshot.algorithms.protonet  # noqa: E402
 import fewshot.backbones.conv4  # noqa: E402
 import fewshot.cli.evaluate  # noqa: E402
-import fewshot.cli.record  # noqa: E402
 import fewshot.cli.show  # noqa: E402
 import fewshot.cli.train  # noqa: E402
-import fewshot.datasets.glyphs  # noqa: E402, F401
+import fewshot.datasets.glyphs  # noqa: E402
+import fewshot.experiment  # noqa: E402, F401

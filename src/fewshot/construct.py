@@ -1,0 +1,92 @@
+"""From a mapping with a `_target_` to an object: the only registry there is. Layer 1.
+
+{"_target_": "a.b.C", "key": value} becomes a.b.C(key=value), nested mappings first; with `"_partial_": True` a function
+that still takes the rest. The values are plain: dicts, lists and what JSON knows.
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from fewshot.errors import FewshotError, InputError
+
+TARGET, PARTIAL = "_target_", "_partial_"
+
+
+def construct(node: Any, where: str, **context: Any) -> Any:
+    """The object that `node` describes; where: the place of `node` in the configuration, for errors.
+
+    context: what the run knows (image_shape, ways, ...); the constructor gets those that it names as parameters.
+    InputError where there is no `_target_`, it cannot be imported, its arguments do not fit, or a nested one fails.
+    """
+    if not isinstance(node, Mapping) or TARGET not in node:
+        raise InputError(f"{where} has no `{TARGET}`, the import path of its class")
+    target = located(str(node[TARGET]), where)
+    parameters = _parameters(target)
+    given = {key: _made(value, f"{where}.{key}") for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    if odd := [key for key in given if key.startswith("_")]:
+        raise InputError(f"{where}.{odd[0]} is not known; beside the arguments there are {TARGET} and {PARTIAL}")
+    given |= {key: value for key, value in context.items() if key in (parameters or ())}
+    partial = node.get(PARTIAL, False)
+    if parameters is not None:
+        signature = inspect.Signature(list(parameters.values()))
+        try:
+            (signature.bind_partial if partial else signature.bind)(**given)
+        except TypeError as error:
+            raise InputError(f"{where}: {error}; its keys are: {', '.join(parameters)}") from error
+    return functools.partial(target, **given) if partial else target(**given)
+
+
+def located(path: str, where: str) -> Any:
+    """The class or function at an import path such as `torch.nn.ReLU`.
+
+    Importing runs the code of the module: what a configuration names is trusted as much as the code beside it.
+    """
+    name, *rest = path.split(".")
+    try:
+        found: Any = importlib.import_module(name)
+        for part in rest:
+            name = f"{name}.{part}"
+            try:
+                found = getattr(found, part)
+            except AttributeError:
+                found = importlib.import_module(name)
+    except Exception as error:
+        raise InputError(
+            f"{where}: cannot import '{path}' ({type(error).__name__}: {first_line(error)}); "
+            "the working directory is importable"
+        ) from error
+    if not callable(found):
+        raise InputError(f"{where}: '{path}' is a {type(found).__name__}, not a class or a function")
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).strip().split("\n")[0].split())
+
+
+def _made(value: Any, where: str) -> Any:
+    """A value of a mapping, every `_target_` in it constructed."""
+    if isinstance(value, list):
+        return [_made(item, f"{where}.{index}") for index, item in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    if TARGET not in value:
+        return {key: _made(item, f"{where}.{key}") for key, item in value.items()}
+    try:
+        return construct(value, where)
+    except FewshotError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where}: {first_line(error)}") from error
+
+
+def _parameters(target: Any) -> Mapping[str, inspect.Parameter] | None:
+    """By name; None for the few built-in callables that do not tell."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return None

@@ -1,0 +1,228 @@
+"""Objects in, a finished record out: training and evaluation from plain configurations. Layer 6.
+
+The command line and Python users share it. Nothing here knows how a configuration was composed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot import assemble, checkpoint, evaluation, record, resume, trained
+from fewshot.algorithms.base import Algorithm
+from fewshot.datasets.base import ImageSet
+from fewshot.engine.machine import Machine
+from fewshot.errors import FewshotError, InputError
+from fewshot.identity import evaluation_identity, identity, with_init_weights
+from fewshot.loggers.base import Logger, RunInfo
+from fewshot.ops.random import key
+from fewshot.plan import Plan
+from fewshot.run_folder import RunFolder
+from fewshot.sampler import BatchStream, EpisodeSampler
+from fewshot.signals import Stopped, StopSignal
+from fewshot.trainer import Progress, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """Everything that a training needs, made and tried before its folder is there."""
+
+    plan: Plan
+    config: dict[str, Any]  # the plan's, with what `auto` came to
+    machine: Machine
+    images: ImageSet
+    context: dict[str, Any]
+    algorithm: Algorithm
+    start: trained.Start | None
+    trainer: Trainer
+    batches: BatchStream
+    val: EpisodeSampler | None
+    test: EpisodeSampler
+
+    def validate(self) -> dict[str, float]:
+        assert self.val is not None
+        options = self.config["evaluation"]
+        return evaluation.evaluate(
+            self.algorithm, self.val, episodes=options["val_episodes"], tasks=options["tasks"],
+            dtype=self.machine.dtype, processes=self.machine.processes,
+        ).summary()  # fmt: skip
+
+
+def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
+    """Train, test once, and leave a complete record; an unfinished run of this identity is gone on with.
+
+    Raises Stopped after a signal, with the state saved; FewshotError where the run cannot be carried out.
+    """
+    made = _prepare(plan, machine)
+    processes = machine.processes
+    loggers = assemble.make_loggers(made.config) if processes.first else []
+    folder = _open(made)
+    if folder.finished:  # by another process, since the plan was made
+        folder.close()
+        return folder
+    _start_loggers(loggers, made, folder)
+    status, result = "failed", None
+    try:
+        torch.manual_seed(key(made.config["seed"], "train"))
+        progress = made.trainer.fit(
+            made.algorithm, made.batches, made.validate, folder=folder, loggers=loggers, context=made.context,
+            device=machine.device, dtype=made.machine.dtype, stop=stop, processes=processes,
+        )  # fmt: skip
+        result = _test(made, folder, progress, stop)
+        if processes.first:
+            folder.write_result(result)
+        status = "finished"
+    except FewshotError as error:
+        status = "stopped" if getattr(error, "signum", None) else "failed"
+        raise
+    finally:
+        for logger in loggers:
+            logger.finish(result, status)
+        folder.close()
+    return folder
+
+
+def _prepare(plan: Plan, machine: Machine) -> _Training:
+    """What fails at the end, fails now."""
+    config = with_init_weights(plan.config)
+    images = assemble.load_images(config).on(machine.device)
+    context = assemble.data_context(config, images)
+    algorithm = assemble.make_algorithm(config, context, config["seed"])
+    start = None
+    if config["init"]:
+        start = trained.start_from(Path(config["init"]), config["init_part"], algorithm, config, images)
+    algorithm.to(machine.device)
+    machine = machine.at(_wanted_precision(plan), auto=algorithm.auto_precision)
+    config["precision"] = machine.precision  # config.yaml and the identity state what computes, not `auto`
+    _refuse_bf16(machine, algorithm)
+    sampler = partial(assemble.episode_sampler, config, images, device=machine.device)
+    trainer, options = assemble.make_trainer(config), config["evaluation"]
+    made = _Training(
+        plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
+        trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),
+        val=sampler(options["val_split"]) if trainer.val_every else None, test=sampler(options["test_split"]),
+    )  # fmt: skip
+    probe = made.val or sampler(config["train_split"])
+    evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
+    return made
+
+
+def refuse_leak_before(first: Plan, plan: Plan) -> None:
+    """InputError where `plan` may not start from the run `first`, before that one is trained."""
+    init = RunFolder(Path(first.config["init"])) if first.config["init"] else None
+    seen = trained.trained_on(assemble.load_images(first.config), first.config["train_split"], init)
+    trained.refuse_leak(f"init={plan.config['init']}", seen, plan.config, assemble.load_images(plan.config))
+
+
+def _wanted_precision(plan: Plan) -> str:
+    """What the configuration asks for; for a run with a fixed place `auto` is what it was when the run began."""
+    if plan.config["precision"] == "auto" and plan.folder and (plan.folder / "run.json").exists():
+        return str(RunFolder(plan.folder).config["precision"])
+    return str(plan.config["precision"])
+
+
+def _refuse_bf16(machine: Machine, algorithm: Algorithm) -> None:
+    if machine.dtype is not None and algorithm.double_backward:
+        raise InputError(
+            "precision=bf16 changes a second-order meta-gradient by about 30 %; "
+            "use precision=fp32 or tf32, or algorithm.first_order=true"
+        )
+
+
+def _open(made: _Training) -> RunFolder:
+    """The folder of the run: opened by the first process, which alone writes in it; the others know its path."""
+    plan, processes = made.plan, made.machine.processes
+    folder = None
+    if processes.first and plan.folder:
+        folder = resume.open_fixed(plan.folder, made.config, identity(made.config), plan.names)
+    elif processes.first:
+        folder = resume.open_resumed(plan.parent, made.config, plan.names)
+    if folder:
+        init = RunFolder(Path(made.start.path)) if made.start else None
+        folder.keep_training_classes(trained.trained_on(made.images, made.config["train_split"], init))
+    path = processes.broadcast(str(folder.path) if folder else None)
+    return folder or RunFolder(Path(path))
+
+
+def _start_loggers(loggers: Sequence[Logger], made: _Training, folder: RunFolder) -> None:
+    """Tell the views of the run; metrics.jsonl needs none of them. A sweep's runs are one group, named as it is."""
+    plan, saved = made.plan, checkpoint.steps(folder.checkpoints)
+    group = folder.path.resolve().parent.name
+    tags = (plan.names["algorithm"], plan.names["dataset"], *(("sweep",) if plan.sweep else ()))
+    info = RunInfo(
+        folder=folder.path, name=plan.run_name, steps=made.trainer.steps, first_step=saved[-1] if saved else 0,
+        id=f"{group}-{folder.path.name}" if plan.folder else folder.path.name, config=made.config, group=group,
+        job_type="train", tags=tags,
+    )  # fmt: skip
+    for logger in loggers:
+        logger.start(info)
+
+
+def _test(made: _Training, folder: RunFolder, progress: Progress, stop: StopSignal) -> dict[str, Any]:
+    """The test split, touched once, with the recipe's checkpoint; what result.json is to say."""
+    config, processes = made.config, made.machine.processes
+    which = made.trainer.test_checkpoint if progress.best else "last"
+    stored = processes.first and checkpoint.steps(folder.checkpoints)
+    model = processes.broadcast(checkpoint.load(folder.checkpoints, which)[1]["model"] if stored else None)
+    if model is not None:
+        checkpoint.load_into(made.algorithm, model)
+
+    def between() -> None:
+        if (signum := processes.agree(stop.received)) is not None:
+            raise Stopped(signum, f"stopped while testing; the same command goes on from {folder.path}")
+
+    tested = record.Tested(
+        config=config, names=made.plan.names, run_name=made.plan.run_name, algorithm=made.algorithm,
+        images=made.images, split=config["evaluation"]["test_split"], sampler=made.test, machine=made.machine,
+        which=which, step=progress.step, context=made.context,
+    )  # fmt: skip
+    untrained = partial(assemble.make_algorithm, config, made.context, config["seed"])
+    outcome = record.run_test(tested, untrained=untrained, between=between)
+    if processes.first:
+        record.keep_episodes(folder, tested, outcome.done)
+    return record.make_result(
+        tested, outcome, identity=identity(config), train=_train_facts(made), val=record.val_facts(config, progress),
+        paper=config["paper"], cost=record.timing(progress, outcome.peak_memory_mb),
+    )  # fmt: skip
+
+
+def _train_facts(made: _Training) -> dict[str, Any]:
+    sizes = {"ways": None, "shots": None, "queries": None, "tasks": None} | vars(made.algorithm.stream)
+    start = made.start._asdict() if made.start else None
+    return sizes | {"split": made.config["train_split"], "shift": made.config["train_shift"], "init": start}
+
+
+def evaluate(plan: Plan, machine: Machine) -> RunFolder:
+    """A trained run tested again, with a folder and a result.json of its own."""
+    config, run = dict(plan.config), RunFolder(Path(plan.config["run"]))
+    model = trained.restore(run, config["checkpoint"], config)
+    images = assemble.load_images(config).on(machine.device)
+    trained.same_shape(images, model.context)
+    algorithm = model.algorithm.to(machine.device)
+    machine = machine.at(config["precision"], auto=algorithm.auto_precision)
+    config["precision"] = machine.precision
+    split = config["split"] or config["evaluation"]["test_split"]
+    tested = record.Tested(
+        config=config, names=plan.names, run_name=plan.run_name, algorithm=algorithm, images=images, split=split,
+        sampler=assemble.episode_sampler(config, images, split, machine.device), machine=machine,
+        which=model.which, step=model.step, context=model.context,
+    )  # fmt: skip
+    outcome = record.run_test(tested)
+    ident = evaluation_identity(config)
+    folder = (
+        resume.open_fixed(plan.folder, config, ident, plan.names) if plan.folder
+        else resume.open_new(plan.parent, config, ident, plan.names)
+    )  # fmt: skip
+    record.keep_episodes(folder, tested, outcome.done)
+    paper = config["paper"] if config["paper"] != model.config["paper"] else None  # the run's own is of its own test
+    sizes = {key: model.config[f"train_{key}"] for key in ("ways", "shots", "queries")}
+    folder.write_result(
+        record.make_result(
+            tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
+        )
+    )
+    folder.close()
+    return folder

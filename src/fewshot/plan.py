@@ -1,0 +1,56 @@
+"""A run as it was asked for, before anything of it is made. Layer 6."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot import resume
+from fewshot.run_folder import RunFolder
+from fewshot.trained import chosen_names, stored_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run as it was asked for.
+
+    config: every key, resolved, as plain dicts and lists. names: group (dataset, backbone, algorithm) -> what was
+    chosen. parent: where the run's folder is made. folder: of a run whose place is fixed. sweep: it is a sweep's job.
+    """
+
+    config: dict[str, Any]
+    names: Mapping[str, str]
+    run_name: str
+    parent: Path
+    folder: Path | None = None
+    sweep: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to do: only a run with a fixed place knows it beforehand."""
+        return self.folder is not None and RunFolder(self.folder).finished
+
+    def check_writable(self) -> None:
+        """InputError where no folder can be made."""
+        resume.check_writable(self.folder.parent if self.folder else self.parent)
+
+
+def plan_training(
+    config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None, sweep: bool = False
+) -> Plan:
+    """choices: group -> name of the YAML file. The run's name is `name`, else <algorithm>_<dataset>_<ways>w<shots>s."""
+    names = chosen_names(config, choices)
+    what = [names[group].replace("/", "-") for group in ("algorithm", "dataset")]
+    name = str(config["name"] or "_".join([*what, f"{config['ways']}w{config['shots']}s"]))
+    parent = Path(config["output_dir"]) / "train" / name
+    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, sweep=sweep)
+
+
+def plan_evaluation(config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None) -> Plan:
+    """config: that of the run `run`, with the protocol asked for; choices: of groups that it chose anew (dataset)."""
+    run = RunFolder(Path(config["run"]))
+    names = stored_names(run) | {group: name for group, name in choices.items() if name}
+    names = {group: names[group] for group in ("dataset", "backbone", "algorithm")}
+    name = str(run.result()["name"] if run.finished else run.path.resolve().parent.name)
+    parent = Path(config["output_dir"]) / "evaluate" / name
+    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder)

@@ -1,0 +1,151 @@
+"""The one test of a run, and the record that it leaves: episodes and result.json, made here for every verb. Layer 5."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fewshot import result, shown
+from fewshot.algorithms.base import Algorithm
+from fewshot.assemble import Config
+from fewshot.datasets.base import ImageSet
+from fewshot.engine.machine import Machine
+from fewshot.engine.runtime import peak_memory_mb
+from fewshot.evaluation import Evaluation, evaluate, raw_pixels
+from fewshot.metrics import Mean
+from fewshot.run_folder import RunFolder
+from fewshot.sampler import EpisodeSampler
+from fewshot.trainer import Progress
+
+log = logging.getLogger("fewshot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """A model, the episodes that it is tested on, and what a result has to say of both."""
+
+    config: Config
+    names: Mapping[str, str]  # group -> what was chosen: {"algorithm": "fomaml", ...}
+    run_name: str
+    algorithm: Algorithm
+    images: ImageSet
+    split: str
+    sampler: EpisodeSampler
+    machine: Machine
+    which: str  # checkpoint: best | last | a step
+    step: int  # of that checkpoint's run
+    context: Mapping[str, Any]  # what constructors were told of the training data
+
+
+class Outcome(NamedTuple):
+    """What the test gave."""
+
+    done: Evaluation
+    baselines: dict[str, dict[str, float]]
+    peak_memory_mb: float  # of training and test
+
+
+def run_test(
+    tested: Tested, *, untrained: Callable[[], Algorithm] | None = None, between: Callable[[], None] = lambda: None
+) -> Outcome:
+    """The test split, touched once: the model, and the baselines on the same episodes.
+
+    untrained: makes the same model before training, for the second baseline. between: called before each batch.
+    """
+    evaluation, machine = tested.config["evaluation"], tested.machine
+    options: dict[str, Any] = {"episodes": evaluation["episodes"], "tasks": evaluation["tasks"]}
+    shared = options | {"dtype": machine.dtype, "processes": machine.processes, "between": between}
+    done = evaluate(tested.algorithm, tested.sampler, **shared, every_step=True)
+    peak = peak_memory_mb(machine.device)
+    baselines = {"raw_pixels": _named(raw_pixels(tested.sampler, **options))}
+    if untrained is not None:
+        baselines["untrained"] = _named(evaluate(untrained().to(machine.device), tested.sampler, **shared).mean)
+    return Outcome(done, baselines, peak)
+
+
+def keep_episodes(folder: RunFolder, tested: Tested, done: Evaluation) -> None:
+    """test.npz: per episode classes [E, N], accuracy [E], accuracy after each inner step [E, S+1] (percent).
+
+    shown.npz: the test's first episode and its hardest, for pictures; never the end of a run.
+    """
+    folder.episodes.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder.episodes / "test.npz",
+        classes=done.classes.numpy(), accuracy=done.accuracy.numpy(), step_accuracy=done.step_accuracy.numpy(),
+    )  # fmt: skip
+    try:
+        episodes = [
+            shown.adapt_and_show(
+                tested.algorithm, tested.sampler, tested.images.class_names, episode=k, dtype=tested.machine.dtype
+            )
+            for k in shown.first_and_hardest(done.accuracy)
+        ]
+        shown.save(folder.episodes / "shown.npz", episodes)
+    except Exception as error:  # a user's algorithm may have no backbone, or one that takes no images
+        log.warning("no episodes are kept for pictures: %s", " ".join(str(error).split()) or type(error).__name__)
+
+
+def make_result(
+    tested: Tested, outcome: Outcome, *, identity: str, train: Mapping[str, Any], val: Mapping[str, Any] | None,
+    paper: Mapping[str, Any] | None, cost: Mapping[str, float], **more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The content of result.json, in its order. train: what it was trained on; more: what only one verb knows."""
+    config, done, machine = tested.config, outcome.done, tested.machine
+    asked = {key: config[key] for key in ("ways", "shots", "queries", "seed")}
+    episodes_per_second = {"test_episodes_per_second": len(done.accuracy) / done.seconds}
+    return {
+        "schema": result.SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
+        "dataset": tested.names["dataset"], "split": tested.split, **asked, "steps": tested.step,
+        "backbone": backbone_facts(tested.algorithm, tested.names["backbone"], tested.context["image_shape"]),
+        "augment": config.get("augment"),
+        "train": dict(train),
+        "baselines": outcome.baselines,
+        "test": done.summary(),
+        "val": val,
+        "paper": result.verdict(paper, done.mean.value, done.mean.ci95),
+        "protocol": result.protocol(tested.images, tested.algorithm, protocol_facts(tested)),
+        "timing": dict(cost) | episodes_per_second,
+        "environment": result.environment(machine.device, machine.precision, machine.processes.size),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "identity": identity,
+        **more,
+    }  # fmt: skip
+
+
+def backbone_facts(algorithm: Algorithm, name: str, image_shape: list[int]) -> dict[str, Any]:
+    """What tells one network from another: its name, how many weights are learned, [C, H, W] of its images."""
+    network = getattr(algorithm, "backbone", None)
+    weights = network.parameters() if isinstance(network, torch.nn.Module) else ()
+    return {"name": name, "parameters": sum(p.numel() for p in weights), "image_size": list(image_shape)}
+
+
+def protocol_facts(tested: Tested) -> dict[str, Any]:
+    config = tested.config
+    return {"queries": config["queries"], "checkpoint_rule": tested.which, "within_groups": config["within_groups"],
+            "skipped_groups": tested.sampler.skipped_groups, "eval_seed": config["eval_seed"]}  # fmt: skip
+
+
+def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:
+    """The best validation of a training, and on what; None where there was none."""
+    if not progress.best:
+        return None
+    options, best = config["evaluation"], dict(progress.best)
+    where = {"split": options["val_split"], "episodes": options["val_episodes"], "best_step": best.pop("step")}
+    return best | where
+
+
+def timing(progress: Progress, peak_memory_mb: float) -> dict[str, float]:
+    """What a training cost."""
+    steps = max(progress.step, 1)
+    return {
+        "train_seconds": progress.seconds, "seconds_per_step": progress.seconds / steps,
+        "data_seconds_per_step": progress.data_seconds / steps, "peak_memory_mb": peak_memory_mb,
+    }  # fmt: skip
+
+
+def _named(mean: Mean) -> dict[str, float]:
+    return {"accuracy": mean.value, "accuracy_ci95": mean.ci95}

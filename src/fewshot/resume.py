@@ -1,0 +1,85 @@
+"""Which folder a run writes in: a new one, or that of an unfinished run of the same identity. Layer 2."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fewshot.errors import InputError
+from fewshot.identity import differing_keys, identity
+from fewshot.run_folder import RunFolder
+
+log = logging.getLogger("fewshot")
+
+
+def check_writable(folder: Path) -> None:
+    """Before any work: can the results be stored?"""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
+
+
+def open_new(parent: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> RunFolder:
+    """A new folder below `parent`, made and locked. names: group -> what was chosen, kept in run.json."""
+    return RunFolder.create(parent, as_yaml(config), ident, names=dict(names))
+
+
+def open_fixed(path: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> RunFolder:
+    """The folder of a run whose place is fixed, a sweep's job: made, or gone on with where it is unfinished."""
+    there = (path / "run.json").exists()
+    if (resume := str(config.get("resume", "auto")).lower()) not in ("auto", "true"):
+        raise InputError(f"resume={resume} in a sweep, whose jobs go on by themselves; name=NEW starts another")
+    folder = RunFolder.claim(path, as_yaml(config), ident, names=dict(names))
+    if there:
+        log.warning("going on with %s", path)
+    return folder
+
+
+def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> RunFolder:
+    """The folder of a run to go on with, or a new one below `parent`, as the key `resume` says."""
+    ident, resume = identity(config), str(config["resume"]).lower()
+    if resume in ("auto", "true"):
+        if (found := RunFolder.newest_unfinished(parent, ident)) is not None:
+            log.warning("going on with %s", found.path)
+            return found
+        if resume == "true":
+            raise InputError(_nothing_to_resume(parent, config))
+    elif resume != "false":
+        return _named_folder(Path(str(config["resume"])), config, ident)
+    return open_new(parent, config, ident, names)
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """The text of config.yaml."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _named_folder(path: Path, config: Mapping[str, Any], ident: str) -> RunFolder:
+    if not (path / "config.yaml").is_file():
+        raise InputError(f"resume={path} is not a run folder; use auto, true, false or a folder with a config.yaml")
+    theirs = RunFolder(path).config
+    if identity(theirs) != ident:
+        keys = "; ".join(differing_keys(config, theirs)[:8])
+        raise InputError(f"{path} was run with another configuration ({keys}); use resume=false for a new run")
+    folder = RunFolder.open(path)
+    if folder.finished:
+        folder.close()
+        raise InputError(f"{path} is finished; use fewshot evaluate run={path}, or resume=false for a new run")
+    log.warning("going on with %s", path)
+    return folder
+
+
+def _nothing_to_resume(parent: Path, config: Mapping[str, Any]) -> str:
+    others = [run.path for run in RunFolder.listed(parent) if not run.finished]
+    if not others:
+        return f"resume=true, but no unfinished run of this configuration is in {parent}; use resume=auto"
+    keys = "; ".join(differing_keys(config, RunFolder(others[0]).config)[:8])
+    keys = keys or "nothing: it is in use by another process"
+    return f"resume=true, but the unfinished run {others[0]} differs in: {keys}; use resume=auto for a new run"

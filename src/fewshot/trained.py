@@ -1,0 +1,159 @@
+"""A run's weights, used again: restored as they were tested, or as the start of another run. Layer 5."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewshot import checkpoint
+from fewshot.algorithms.base import Algorithm
+from fewshot.assemble import Config, make_algorithm
+from fewshot.datasets.base import ImageSet
+from fewshot.errors import FewshotError, InputError
+from fewshot.identity import differing_keys
+from fewshot.pictures import Pictures
+from fewshot.run_folder import RunFolder
+
+# Keys that came after version 0.1, with what that version did.
+SINCE_VERSION_0_1: dict[str, Any] = {"init": None, "init_part": None, "train_shift": 0}
+_TURN = re.compile(r"@(0|90|180|270)$")  # a turned class is the same class: see datasets.base.rotated_classes
+
+
+class Trained(NamedTuple):
+    """A model as it came out of training, on the CPU and in eval mode. It needs no data set."""
+
+    algorithm: Algorithm
+    config: dict[str, Any]  # of the run
+    context: dict[str, Any]  # what constructors were told of the training data: image_shape, ...
+    which: str  # best | last | a step
+    step: int
+    run: RunFolder
+
+    @property
+    def pictures(self) -> Pictures:
+        """How pictures become images of the kind that it was trained on."""
+        if "pictures" in self.context or not self.run.finished:
+            return Pictures.of_context(self.context)
+        told = self.run.result()["protocol"]  # of version 0.1
+        return Pictures.of_context(
+            {**self.context, "pictures": {"resize": told["resize"], "inverted": bool(told["inverted"])}}
+        )
+
+
+def restore(run: RunFolder | Path, which: str | int | None = None, config: Config | None = None) -> Trained:
+    """The model of a run folder. which: best, last or a step; None: the one that the run was tested with.
+
+    config: one that differs from the run's own in what may differ at test (inner steps, statistics of norms).
+    InputError where there is no such run or checkpoint; FewshotError where the weights do not fit `config`.
+    """
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    own = stored_config(run)
+    text, have = str(which or run.tested_with), checkpoint.steps(run.checkpoints)
+    if text not in ("best", "last", *map(str, have)):
+        raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")
+    step, state = checkpoint.load(run.checkpoints, int(text) if text.isdigit() else text)
+    algorithm = make_algorithm(config or own, state["context"], own["seed"])
+    checkpoint.load_into(algorithm, state["model"])
+    return Trained(algorithm.eval(), own, state["context"], text, step, run)
+
+
+def stored_config(run: RunFolder) -> dict[str, Any]:
+    """A run's configuration; what its version did not know yet is added."""
+    return SINCE_VERSION_0_1 | run.config
+
+
+def stored_names(run: RunFolder) -> dict[str, str]:
+    """What was chosen for a run, by group; version 0.1 told the algorithm's name alone, and only at the end."""
+    names = run.about.get("names") or ({"algorithm": run.result()["algorithm"]} if run.finished else {})
+    return chosen_names(run.config, names)
+
+
+def chosen_names(config: Config, choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Group -> the name of the YAML file that was chosen, which tells fomaml from maml; without one, the class's."""
+    return {
+        group: choices.get(group) or str(config[group]["_target_"]).rsplit(".", 1)[-1].lower()
+        for group in ("dataset", "backbone", "algorithm")
+    }
+
+
+class Start(NamedTuple):
+    """Where a run's first weights come from, as its result says it."""
+
+    path: str
+    weights: str  # hash, whatever the path
+    part: str | None
+
+
+def start_from(path: Path, part: str | None, algorithm: Algorithm, config: Config, images: ImageSet) -> Start:
+    """Give the algorithm the weights that a finished run was tested with; part: backbone, or None for all.
+
+    InputError where there are none, or they do not fit, or that run was trained on classes of this one's test.
+    """
+    run = RunFolder(path)
+    if (seen := run.training_classes) is None:
+        _refuse_other_data(run, config)
+    else:
+        refuse_leak(f"init={path}", seen, config, images)
+    which = run.tested_with
+    try:
+        weights = checkpoint.load(run.checkpoints, which)[1]["model"]
+        if part == "backbone":
+            own = {key.removeprefix("backbone."): w for key, w in weights.items() if key.startswith("backbone.")}
+            checkpoint.load_into(algorithm.backbone, own)  # type: ignore[arg-type]
+        else:
+            checkpoint.load_into(algorithm, weights)
+    except FewshotError as error:
+        hint = "" if part or "does not fit" not in str(error) else "; init_part=backbone takes its backbone alone"
+        raise InputError(f"init={path}: {error}{hint}") from error
+    return Start(str(path), run.weights(which), part)
+
+
+def trained_on(images: ImageSet, split: str, init: RunFolder | None) -> set[str]:
+    """Names of the classes that a run's weights see: its own and those of the run that it starts from."""
+    before = (init.training_classes if init else None) or ()
+    return {images.class_names[c] for c in images.split(split)} | set(before)
+
+
+def refuse_leak(other: str, seen: Iterable[str], config: Config, images: ImageSet) -> None:
+    """InputError where another run, trained on the classes `seen`, saw some that this one validates or tests on."""
+    seen = _unturned(seen)
+    for key in ("val_split", "test_split"):
+        split = config["evaluation"][key]
+        names = _unturned([images.class_names[c] for c in images.split(split)])
+        if leaked := sorted(names & seen):
+            raise InputError(
+                f"{other} was trained on {len(leaked)} of the {len(names)} classes of this run's "
+                f"{key}={split}: {_some(leaked)}; choose a run that was not, or another {key}"
+            )
+
+
+def _refuse_other_data(init: RunFolder, config: Config) -> None:
+    """For a run of version 0.1, which did not keep the names of its classes: the same data set, the same split."""
+    theirs = init.config
+    if theirs["dataset"]["_target_"] != config["dataset"]["_target_"]:
+        return
+    own, other = ({key: c[key] for key in ("dataset", "train_split")} for c in (config, theirs))
+    if keys := differing_keys(own, other):
+        raise InputError(
+            f"init={init.path} was trained on other classes, which may be in this run's test ({'; '.join(keys)}); "
+            "use the same dataset and train_split"
+        )
+
+
+def _unturned(names: Iterable[str]) -> set[str]:
+    return {_TURN.sub("", name) for name in names}
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def same_shape(images: ImageSet, context: Mapping[str, Any]) -> None:
+    """InputError where a trained model is to be tested on images of another size."""
+    have, trained = list(images.image_shape), list(context["image_shape"])
+    if have != trained:
+        raise InputError(
+            f"the run was trained on images of {'x'.join(map(str, trained))}, those of '{images.name}' are "
+            f"{'x'.join(map(str, have))}; set dataset.size={trained[-1]}"
+        )
