@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fewshot.cli.build import construct
 from toy_data import Identity, clusters
 
-from fewshot.cli.build import construct
 from fewshot.cli.compose import compose
 from fewshot.episode import Episode
 

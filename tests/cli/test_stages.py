@@ -97,15 +97,21 @@ def test_a_job_waits_for_the_process_that_trains_it(preset: Path, caplog: pytest
     (first / "result.json").unlink()
     held = RunFolder.open(first)
 
+    over = threading.Event()
+
     def finish() -> None:
-        time.sleep(1.5)
+        while "waiting for" not in caplog.text and not over.is_set():
+            time.sleep(0.05)
         (first / "result.json").write_bytes(kept)
         held.close()
 
     other = threading.Thread(target=finish)
     other.start()
-    succeed("train", *START, *WORDS, "name=second", cwd=preset)
-    other.join()
+    try:
+        succeed("train", *START, *WORDS, "name=second", cwd=preset)
+    finally:
+        over.set()
+        other.join()
     assert caplog.text.count(f"waiting for {first.relative_to(preset)}, which another process trains") == 1
     assert len(runs(preset)) == 2
 
