@@ -178,11 +178,11 @@ def trained(quick: bool, device: str) -> Tensor:
     from ours import built
 
     from fewshot.algorithms.base import embed
-    from fewshot.cli import build
+    from fewshot.assemble import load_images
     from fewshot.sampler import stream
 
     ours = built(["algorithm=tim", "backbone=conv4_32", f"device={device}"], classes=805)
-    images = build.load_images(ours.cfg).on(ours.machine.device)
+    images = load_images(ours.config).on(ours.machine.device)
     batches = stream(ours.algorithm.stream, images, "train", seed=0, within_groups=False, device=ours.machine.device)
     for k in range(300):
         ours.step(batches.batch(k), step=k, rate=1.0)

@@ -1,21 +1,19 @@
 """Meta-Baseline is the prototypical network by cosine: the paper's equations in NumPy, on what its YAML file builds."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from fewshot.cli.build import construct
 from toy_data import Identity, clusters
 
 from fewshot.cli.compose import compose
+from fewshot.construct import construct
 from fewshot.episode import Episode
 
 
 @pytest.mark.parametrize("shots", [1, 3])
 def test_logits_and_loss_are_the_papers(shots: int) -> None:
-    cfg: Any = compose("config", ["algorithm=meta_baseline"])
-    model = construct(cfg.algorithm, "algorithm", backbone=Identity(6)).double()
+    config = compose("config", ["algorithm=meta_baseline"]).config
+    model = construct(config["algorithm"], "algorithm", backbone=Identity(6)).double()
     x, y, query, query_y = clusters(shots=shots)
     out = model(Episode(x, y, query, query_y, torch.arange(4).repeat(3, 1)))
     losses = []
