@@ -5,7 +5,7 @@ Each script is run as `python scripts/bench/NAME.py`, prints a table (the ratio 
     --quick          tiny shapes, once, all in one process: shows that it works, its figures mean nothing
     --json FILE      also write the figures to FILE; `make bench` writes docs/results/bench_NAME.json
     --device cuda    measure on a GPU
-    --goals          only the settings that have a goal, where minutes are dear
+    --goals          only the settings that have a goal, where time is short
 
 A time is the median over repetitions after a warm-up, on an otherwise idle machine. `others %` says how idle it was:
 the share of the cores that other processes had meanwhile (of the rows' sides the largest). Where they had more than

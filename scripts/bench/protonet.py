@@ -176,7 +176,7 @@ def shapes(args: Namespace) -> list[Shape]:
 
 
 def precisions(args: Namespace) -> Sequence[str]:
-    """What `auto` comes to, then fp32."""
+    """The precision that `auto` chooses, then fp32."""
     from fewshot.algorithms.protonet import ProtoNet
     from fewshot.engine.runtime import pick_precision
 

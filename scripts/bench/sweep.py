@@ -109,8 +109,8 @@ def sweep(here: Path, name: str, words: list[str], faults: str = "") -> Swept:
 
 def working_seconds(run: Path) -> float:
     """From the start of a run's record to its result."""
-    begun = datetime.fromisoformat(json.loads((run / "run.json").read_text())["created"]).timestamp()
-    return (run / "result.json").stat().st_mtime - begun
+    started = datetime.fromisoformat(json.loads((run / "run.json").read_text())["created"]).timestamp()
+    return (run / "result.json").stat().st_mtime - started
 
 
 def main() -> int:

@@ -73,3 +73,11 @@ def test_a_job_is_named_by_what_varies() -> None:
     jobs = [Job(0, "a", ["ways=5", "seed=0", "shots=1"]), Job(1, "b", ["ways=5", "seed=1", "shots=1"])]
     assert varying(jobs) == {0: "seed=0", 1: "seed=1"}
     assert varying(jobs[:1]) == {0: "ways=5"}
+
+
+def test_a_launch_that_fails_at_its_start_still_has_its_table(
+    sweep: tuple[View, list[Job]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary is printed whatever ended the sweep, also where no batch was ever entered."""
+    View(sweep[1], sweep[0].folder).summary()
+    assert "1 done, 1 running, 1 failed, 1 stopped, 1 waiting of 5" in capsys.readouterr().out

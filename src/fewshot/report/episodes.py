@@ -141,8 +141,8 @@ def draw_embedding(shown: ShownEpisode, title: str) -> Any:
                 (mine[right], {"marker": "o", "markersize": 4}),
                 (mine[~right], {"marker": "x", "markersize": 6, "markeredgewidth": 1.8}),
             ]
-            for points, looks in shapes:
-                axes.plot(points[:, 0], points[:, 1], color=colour, linestyle="none", zorder=2, **looks)
+            for points, style in shapes:
+                axes.plot(points[:, 0], points[:, 1], color=colour, linestyle="none", zorder=2, **style)
             box = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "none"}
             axes.text(means[n, 0], means[n, 1], f"{n + 1}", ha="center", va="center", fontsize=8, color="white",
                       weight="bold", zorder=5, bbox=box)  # fmt: skip

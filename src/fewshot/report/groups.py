@@ -1,4 +1,4 @@
-"""Runs that differ only in seed, together: the spread over seeds and the interval over episodes, apart. Layer 5."""
+"""Groups of runs that differ only in seed, with the spread over seeds and the interval over episodes. Layer 5."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ class Group:
 
     @property
     def result(self) -> Mapping[str, Any]:
-        """The first run's: what is asked and the protocol are the same in all of them."""
+        """The first run's result: the settings and the protocol are the same in all of them."""
         return self.runs[0].result
 
     @property
@@ -115,19 +115,21 @@ def grouped(runs: Iterable[RunRecord]) -> list[Group]:
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
-    """A name for each group: its algorithm, and what tells it from the same algorithm's other groups.
+    """A name for each group: its algorithm, and the settings in which it differs from that algorithm's other groups.
 
     Ways and shots are not named: they have columns and axes of their own.
     """
     settings = [_comparable(group) for group in groups]
     found = []
     for group, own in zip(groups, settings, strict=True):
-        kin = [s for g, s in zip(groups, settings, strict=True) if _cell(g, "algorithm") == _cell(group, "algorithm")]
-        differing = [key for key in own if any(other.get(key) != own[key] for other in kin)]
+        same_algorithm = [
+            s for g, s in zip(groups, settings, strict=True) if _cell(g, "algorithm") == _cell(group, "algorithm")
+        ]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in same_algorithm)]
         alone = sum(_cell(g) == _cell(group) for g in groups) == 1
-        said = [] if alone else [f"{key.split('.')[-1].lstrip('_')}={own[key]}" for key in differing]
+        differences = [] if alone else [f"{key.split('.')[-1].lstrip('_')}={own[key]}" for key in differing]
         kind = [] if group.runs[0].kind == "train" else ["evaluated"]
-        found.append(", ".join([str(group.result["algorithm"]), *dict.fromkeys(said), *kind]))
+        found.append(", ".join([str(group.result["algorithm"]), *dict.fromkeys(differences), *kind]))
     return found
 
 

@@ -61,15 +61,15 @@ class Report:
 
     def summary(self) -> str:
         """`16 runs finished, 1 unfinished; sweep of 18 jobs: 16 with a result, 1 failed, 1 waiting`."""
-        said = [f"{len(self.finished)} runs finished, {len(self.runs) - len(self.finished)} unfinished"]
+        parts = [f"{len(self.finished)} runs finished, {len(self.runs) - len(self.finished)} unfinished"]
         for sweep in self.sweeps:
             by_status: dict[str, int] = {}
             for job in sweep.missing:
                 by_status[job.status] = by_status.get(job.status, 0) + 1
             counts = {"with a result": sweep.jobs - len(sweep.missing)} | by_status
             what = ", ".join(f"{n} {status}" for status, n in counts.items())
-            said.append(f"sweep {sweep.path.name} of {sweep.jobs} jobs: {what}")
-        return "; ".join(said)
+            parts.append(f"sweep {sweep.path.name} of {sweep.jobs} jobs: {what}")
+        return "; ".join(parts)
 
     def pair(self) -> tuple[RunRecord, RunRecord, Mean]:
         """Of exactly two finished runs: the first, the second, and first minus second. InputError otherwise."""
@@ -84,10 +84,10 @@ class Report:
 def paired_line(a: RunRecord, b: RunRecord, difference: Mean) -> str:
     """`A minus B: +1.20 ± 0.35 points over 600 episodes, ...: the first is better`."""
     over = f"points over the same {a.result['test']['episodes']} episodes"
-    said = f"{a.path} minus {b.path}: {difference.value:+.2f} ± {difference.ci95:.2f} {over}"
+    sentence = f"{a.path} minus {b.path}: {difference.value:+.2f} ± {difference.ci95:.2f} {over}"
     if abs(difference.value) <= difference.ci95:
-        return f"{said}: no difference can be told"
-    return f"{said}: the {'first' if difference.value > 0 else 'second'} is better"
+        return f"{sentence}: no difference can be told"
+    return f"{sentence}: the {'first' if difference.value > 0 else 'second'} is better"
 
 
 def markdown(report: Report, pair: str | None) -> str:

@@ -1,4 +1,4 @@
-"""How all pictures look: one palette that colour-blind readers can tell apart, thin axes, words beside lines. Layer 5.
+"""The style of all pictures: colours that colour-blind readers can tell apart, thin axes, labels beside lines. Layer 5.
 
 matplotlib is imported late everywhere: half a second.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# Okabe & Ito (2008), Color Universal Design, without yellow and black; each has a lighter twin for dark pages.
+# Okabe & Ito (2008), Color Universal Design, without yellow and black; each has a lighter variant for dark pages.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "os^DvP"
 RIGHT, WRONG = "#009e73", "#d55e00"

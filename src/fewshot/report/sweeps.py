@@ -1,4 +1,4 @@
-"""What a sweep's run folders cannot tell: jobs that failed, and jobs that have not run. Layer 5."""
+"""The jobs of sweeps that have no result: they failed, or have not run. Layer 5."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -50,10 +50,10 @@ def find_sweeps(paths: Iterable[Path]) -> list[SweepFolder]:
 def _read(files: Iterable[Path]) -> Iterator[SweepFolder]:
     for file in files:
         try:
-            said = json.loads(file.read_bytes())
-            shared = set.intersection(*[set(job["overrides"]) for job in said["jobs"]] or [set()])
-            jobs = [_job(file.parent, job, shared if len(said["jobs"]) > 1 else set()) for job in said["jobs"]]
-            yield SweepFolder(file.parent, tuple(said.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
+            stored = json.loads(file.read_bytes())
+            shared = set.intersection(*[set(job["overrides"]) for job in stored["jobs"]] or [set()])
+            jobs = [_job(file.parent, job, shared if len(stored["jobs"]) > 1 else set()) for job in stored["jobs"]]
+            yield SweepFolder(file.parent, tuple(stored.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
 

@@ -51,7 +51,10 @@ class Table:
 
 
 def condensed(columns: Mapping[str, Sequence[str]], *, always: Collection[str], note: str = "") -> Table:
-    """A table without the columns that say nothing: one without a value goes, one value for all rows is said once."""
+    """A table without needless columns: those without values go, those with one value in all rows become `shared`.
+
+    always: columns that stay in the table even if all their values are the same.
+    """
     filled = {name: cells for name, cells in columns.items() if any(cell != NONE for cell in cells)}
     shared = {name: cells[0] for name, cells in filled.items() if name not in always and len(set(cells)) == 1}
     kept = {name: cells for name, cells in filled.items() if name not in shared}

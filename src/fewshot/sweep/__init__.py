@@ -1,6 +1,6 @@
 """Sweeps: launchers on this machine, on SLURM and on Ray, and a search with Optuna. Layer 7.
 
-Whatever starts the jobs, sweep.json, the table and the run folders are the same.
+sweep.json, the table and the run folders are the same for every launcher.
 """
 
 from importlib.util import find_spec

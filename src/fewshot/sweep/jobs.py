@@ -1,6 +1,6 @@
 """The jobs of a sweep, and sweep.json: what their run folders do not tell. Layer 7; no torch.
 
-The truth about a job is its run folder. sweep.json adds what failed, why, and where its log is.
+Whether a job is done, its run folder says. sweep.json adds what failed, why, and where its log is.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ class Job:
 
 
 class SweepRecord:
-    """`<sweep>/sweep.json`, held by one process at a time. A job keeps its number, and so its log, for good."""
+    """`<sweep>/sweep.json`, locked by one process at a time. A job always keeps its number and its log."""
 
     def __init__(self, folder: Path, command: Sequence[str]) -> None:
         self.folder, self.command = folder, list(command)
@@ -48,15 +48,17 @@ class SweepRecord:
             raise InputError(f"the sweep {folder} is running already; wait for it, or stop it") from error
         except OSError as error:
             raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
-        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # none, or damaged: the folders know
+        with suppress(
+            FileNotFoundError, ValueError, TypeError, KeyError
+        ):  # there is none, or it is damaged: the run folders are enough
             self._remember([Job(**row) for row in json.loads((folder / "sweep.json").read_bytes())["jobs"]])
 
     def close(self) -> None:
-        """Let another process have the sweep."""
+        """Release the lock."""
         os.close(self._lock)
 
     def job(self, identity: str | None, overrides: Sequence[str]) -> Job:
-        """The job of this identity, with what its folder says of it; a new one gets the next number."""
+        """The job of this identity, done if its run folder has a result; a new one gets the next number."""
         key = identity or " ".join(overrides)
         if key not in self._jobs:
             number = 1 + max((job.number for job in self._jobs.values()), default=-1)
@@ -74,6 +76,6 @@ class SweepRecord:
 
     def _remember(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            if job.status in ("running", "waiting"):  # whoever wrote this was killed
+            if job.status in ("running", "waiting"):  # the launcher that wrote this was killed
                 job.status = "stopped"
             self._jobs[job.identity or " ".join(job.overrides)] = job

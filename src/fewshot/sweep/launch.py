@@ -42,7 +42,7 @@ class Sweep:
         self.folder = Path(str(config.hydra.sweep.dir))
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._load = loader.load_sweep_config
-        loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers compose every job, too
+        loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers also compose every job
         self._record: SweepRecord | None = None
         self._jobs: list[Job] = []  # of all batches, in order
         self._view: View | None = None
@@ -50,7 +50,7 @@ class Sweep:
             self.warm_up()  # a new sweep: there is work, and composing it takes time, too
 
     def warm_up(self) -> None:
-        """Have jobs start without importing torch."""
+        """Import torch now, in the process that jobs are forked from."""
         warm_up(gpus=any(slot.gpu is not None for slot in self.slots))
 
     @property
@@ -100,7 +100,7 @@ class Sweep:
             return job, None
 
     def _returned(self, job: Job, cfg: DictConfig | None) -> JobReturn:
-        """For sweepers that ask what a job was worth: read from its run folder, NaN where there is no result."""
+        """What Hydra returns to a sweeper: the objective from the job's result.json, NaN where there is no result."""
         value: Any = math.nan
         if job.status == "done" and job.identity:
             value = RunFolder(self.folder / job.identity).result()

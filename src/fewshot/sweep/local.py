@@ -16,7 +16,7 @@ from fewshot.sweep.process import Child
 from fewshot.sweep.settings import LocalSettings
 from fewshot.sweep.slots import Slot
 
-POLL_SECONDS = 0.5  # between two looks at running jobs
+POLL_SECONDS = 0.5  # between two checks of running jobs
 
 
 class Running(NamedTuple):

@@ -1,7 +1,7 @@
 """One job as a process of its own, forked from one that has imported torch already. Layer 7; no torch here.
 
-Importing takes 3 s of a core for each job otherwise. The standard library's fork server does it: a fresh process,
-started before any thread or tensor is there, which forks at request and hands back exit codes.
+Otherwise importing would take 3 s of a core for each job. The standard library's fork server does it: a fresh
+process, started before there is any thread or tensor, which forks on request and returns exit codes.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ Work = Callable[[Any], int]
 
 
 def warm_up(*, gpus: bool) -> None:
-    """Start the process that jobs are forked from; it imports while the launcher composes.
+    """Start the process that jobs are forked from; it imports while the launcher composes configurations.
 
-    Where there are GPUs it leaves out what may look for them: a process that has done so can fork no user of CUDA.
+    gpus: it then does not import what may initialise CUDA: after that, forked processes could not use CUDA.
     """
     multiprocessing.set_forkserver_preload([WARM] if gpus else [WARM, OPTIMIZERS])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)  # until it ignores them: Ctrl-C is for the launcher
@@ -40,14 +40,14 @@ def warm_up(*, gpus: bool) -> None:
 
 
 class Child:
-    """A job's process in a session of its own, where the terminal's Ctrl-C does not reach it."""
+    """The process of a job, in a session of its own: the terminal's Ctrl-C does not reach it."""
 
     def __init__(self, work: Work, cfg: Any, log: Path, environment: Mapping[str, str]) -> None:
         self.log, self.started = log, time.monotonic()
-        self.asked: float | None = None  # when it was asked to stop for taking too long
+        self.asked: float | None = None  # after how many seconds it was asked to stop, having taken too long
         context = multiprocessing.get_context("forkserver")
-        surroundings = {**os.environ, **environment}
-        arguments = (work, cfg, str(log), str(Path.cwd()), surroundings)
+        variables = {**os.environ, **environment}
+        arguments = (work, cfg, str(log), str(Path.cwd()), variables)
         self._process: ForkServerProcess = context.Process(target=_main, args=arguments)
         with _without_main():
             self._process.start()
@@ -72,14 +72,14 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, with all that it has started."""
-        for kill in (os.killpg, os.kill):  # it may not have its session yet
+        for kill in (os.killpg, os.kill):  # it may not be in its own session yet
             with contextlib.suppress(ProcessLookupError):
                 kill(self._process.pid or 0, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Else the child would first run the launcher's own script, under another name."""
+    """Otherwise multiprocessing would first run the launcher's own script in the child."""
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
         yield
@@ -88,7 +88,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, str]) -> None:
-    """In the child: as if it had been started by itself, with its output in the log."""
+    """In the child: the same conditions as for a command of its own, with its output in the log."""
     os.setsid()
     for signum in CAUGHT:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
@@ -104,7 +104,7 @@ def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, st
 
 
 def run(work: Work, cfg: Any) -> int:
-    """What Hydra's `run_job` does around a job."""
+    """Runs a job as Hydra's `run_job` does."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import setup_globals
     from omegaconf import open_dict
@@ -117,7 +117,7 @@ def run(work: Work, cfg: Any) -> int:
 
 
 def _stop_with_launcher() -> None:
-    """A launcher that is killed leaves no job behind: each saves and ends."""
+    """Once the launcher has been killed: the job saves its state and ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

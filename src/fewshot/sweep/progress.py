@@ -5,8 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Progress:
-    """Reads what was added since the last look; a resumed run replaces the file, and is read anew."""
+class JobProgress:
+    """Reads what was added since the last call; a resumed run replaces the file, which is then read from its start."""
 
     def __init__(self, run: Path) -> None:
         self._file = run / "metrics.jsonl"
@@ -15,7 +15,7 @@ class Progress:
         self.accuracy: float | None = None  # the last validation's; before there is one, the last training row's
         self._validated = False
 
-    def look(self) -> None:
+    def update(self) -> None:
         with suppress(OSError), self._file.open("rb") as file:
             inode = self._file.stat().st_ino
             start = self._read[1] if inode == self._read[0] else 0
@@ -24,9 +24,9 @@ class Progress:
             self._read = (inode, start + len(whole) + len(newline))
             for line in whole.split(b"\n"):
                 with suppress(ValueError, KeyError, TypeError):
-                    self._take(json.loads(line))
+                    self._add(json.loads(line))
 
-    def _take(self, row: dict[str, float]) -> None:
+    def _add(self, row: dict[str, float]) -> None:
         self.step = int(row["step"])
         validated = row.get("val/accuracy")
         if validated is not None:

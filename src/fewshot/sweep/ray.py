@@ -52,7 +52,7 @@ class RayBatch(ClusterBatch):
         while tasks:
             ready, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
             now = time.time()
-            for job in tasks.values():  # its log appears as it starts
+            for job in tasks.values():  # its log is written to once it has started
                 self.follow(job, running=self._written(job) >= begun, seconds=now - last)
             for ended in ready:
                 self.settle(tasks.pop(ended), _reason(ended), stopping=cancelled)

@@ -1,4 +1,4 @@
-"""One job of a sweep, as it is sent to another process or machine. Layer 7."""
+"""One job of a sweep in a form that can be sent to another machine. Layer 7."""
 
 import os
 import sys
@@ -43,7 +43,7 @@ class Remote:
             raise JobFailed(f"exit code {code}")
 
     def checkpoint(self) -> Any:
-        """What submitit runs once a preempted job is started again: the same, which goes on from its checkpoint."""
+        """What submitit runs when a preempted job is started again: the same job, which resumes from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(Remote(self.work, self.cfg, self.log))

@@ -1,7 +1,7 @@
-"""A search with Optuna over what a sweep varies, in a database that the same command goes on with. Layer 7; no torch.
+"""A search with Optuna, in a database with which the same command continues. Layer 7; no torch.
 
 hydra-optuna-sweeper 1.3.0 is not used: it needs Optuna 2, which loads no database with SQLAlchemy 2 (with 1.4 it
-does), and started again it adds `n_trials` new trials and forgets those that were running.
+does), and when started again it adds `n_trials` new trials and forgets those that were running.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from fewshot.sweep.settings import SearchSettings
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-BATCH = 4  # where the launcher does not say how many run at a time
+BATCH = 4  # jobs at a time, where the launcher does not know
 
 
 def search(
@@ -78,10 +78,10 @@ def _finished(study: "Study") -> int:
 
 
 def _draw(study: "Study", trial: "Trial", space: Mapping[str, Override], seed: int) -> dict[str, str]:
-    """A value for each key, as it is written in the job's overrides.
+    """A value for each key, as text for the job's overrides.
 
-    Trial k has a generator of its own, so that a search which stopped draws what it would have drawn; what a trial
-    has drawn before, it keeps.
+    Trial k has a generator of its own, so that a search that was stopped draws the same values as one that was not. A
+    trial keeps the values that it has drawn before.
     """
     import optuna
 
@@ -91,7 +91,7 @@ def _draw(study: "Study", trial: "Trial", space: Mapping[str, Override], seed: i
 
 
 def written(value: Any) -> str:
-    """Four digits of a number are enough for a rate, and can be read and typed again."""
+    """A value as text; numbers with four digits, which are enough for a rate and can be read and typed again."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -111,7 +111,7 @@ def _suggest(trial: "Trial", key: str, override: Override) -> Any:
 
 
 def _tell(study: "Study", trial: "Trial", value: float) -> None:
-    """A trial without a result has failed; the search goes on without it."""
+    """A trial without a result has failed; the search continues without it."""
     import optuna
 
     if math.isnan(value):
@@ -121,7 +121,7 @@ def _tell(study: "Study", trial: "Trial", value: float) -> None:
 
 
 def best(study: "Study") -> str:
-    """What was found, in one line."""
+    """The best trial, in one line."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)

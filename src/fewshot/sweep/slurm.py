@@ -1,7 +1,7 @@
 """A sweep's jobs as SLURM job arrays, through submitit. Layer 7. See docs/clusters.md.
 
-submitit submits them, and puts one that is preempted or out of time back into the queue. Done here: jobs that an
-earlier command has left in the queue are waited for; a sweep larger than SLURM's MaxArraySize becomes several
+submitit submits them, and puts a job that is preempted or out of time back into the queue. What is done here: jobs
+that an earlier command has left in the queue are waited for; a sweep larger than SLURM's MaxArraySize becomes several
 arrays; a job that fails does not end the wait for the others; and no accounting (`sacct`) is needed.
 """
 
@@ -25,8 +25,8 @@ from fewshot.sweep.jobs import Job
 from fewshot.sweep.settings import SlurmSettings
 
 POLL_SECONDS = 5.0
-# A job that is not in the queue and has no result is lost only after so many looks: NFS shows files late.
-LOOKS_UNTIL_LOST = 4
+# A job that is neither in the queue nor has a result counts as lost after so many polls: NFS shows files late.
+POLLS_UNTIL_LOST = 4
 # A Python that is only starting has no handlers yet: without this a preempted job would die, and SLURM call it failed.
 IGNORING_SIGNALS = """sh -c 'trap "" TERM USR2; exec "$0" "$@"' """
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED")
@@ -40,7 +40,7 @@ class SlurmBatch(ClusterBatch):
 
     @property
     def folder(self) -> Path:
-        """For submitit's files and the ids."""
+        """Where submitit's files and the job ids are."""
         return self.record.folder / "slurm"
 
     @property
@@ -114,7 +114,7 @@ class SlurmBatch(ClusterBatch):
                 state = states.get(self.ids[str(job.identity)])
                 self.follow(job, running=state in RUNNING, seconds=now - last)
                 absent[job.number] = absent[job.number] + 1 if state is None else 0
-                if state is None and (self.finished(job) or absent[job.number] >= LOOKS_UNTIL_LOST):
+                if state is None and (self.finished(job) or absent[job.number] >= POLLS_UNTIL_LOST):
                     self.settle(job, self.reason(job))
             last = now
             self.view.update()

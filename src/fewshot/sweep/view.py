@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fewshot.cli.show import percent, print_table
 from fewshot.loggers.console import can_draw
 from fewshot.sweep.jobs import Job
-from fewshot.sweep.progress import Progress
+from fewshot.sweep.progress import JobProgress
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,23 +21,26 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
-ORDER = ("running", "failed", "stopped", "done", "waiting")  # who stays where not all jobs fit
+ORDER = ("running", "failed", "stopped", "done", "waiting")  # which jobs are shown first where not all fit
 
 
 class View:
-    """Follows jobs whose status another changes; a context manager while they run, once for each batch."""
+    """Shows jobs, whose status a batch changes. A context manager, entered once for each batch."""
 
     def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
         self.jobs, self.folder = jobs, folder
-        self.slots = 0  # jobs at a time, as a batch finds them
+        self.slots = 0  # jobs at a time; a batch sets it
         self.steps: dict[int, int | None] = {}  # how many each job trains, by number
-        self.names: dict[int, str] = {}
-        self._progress: dict[int, Progress] = {}
+        self._progress: dict[int, JobProgress] = {}
         self._results: dict[int, str] = {}
         self._live: Live | None = None
 
+    @property
+    def names(self) -> dict[int, str]:
+        """By number: a job's name in the table. `jobs` grows with each batch, and with it what tells jobs apart."""
+        return varying(self.jobs)
+
     def __enter__(self) -> "View":
-        self.names = varying(self.jobs)
         if can_draw():
             from rich.console import Console
             from rich.live import Live
@@ -62,12 +65,12 @@ class View:
             self.update()
         elif job.status != "waiting":
             at = f"job {job.number}  {job.status}  {self.names[job.number]}"
-            self._print("  ".join(filter(None, [at, self._what(job)])))
+            self._print("  ".join(filter(None, [at, self._details(job)])))
 
     def update(self) -> None:
         for job in self.jobs:
             if job.status == "running" and job.identity:
-                self._progress.setdefault(job.number, Progress(self.folder / job.identity)).look()
+                self._progress.setdefault(job.number, JobProgress(self.folder / job.identity)).update()
         if self._live is not None:
             try:
                 self._live.update(self._frame(), refresh=True)
@@ -84,7 +87,7 @@ class View:
             self._hang_up()
 
     def _table(self, *, room: int | None) -> "Table":
-        """room: lines that there are for jobs, one for each; None: all of them, whole."""
+        """room: how many jobs to show, each cut to one line; None: all, with long texts folded."""
         from rich.table import Table
         from rich.text import Text
 
@@ -94,21 +97,22 @@ class View:
         table.add_column("job", min_width=12, overflow="fold")
         table.add_column("", no_wrap=True)
         table.add_column("", min_width=16, overflow="fold")
+        names = self.names
         for job in self._chosen(room):
             name, what = (
                 Text(text, no_wrap=not whole, overflow="fold" if whole else "ellipsis")
-                for text in (self.names[job.number], self._what(job))
+                for text in (names[job.number], self._details(job))
             )
             table.add_row(str(job.number), name, Text(job.status, STYLES[job.status]), what)
         return table
 
     def _chosen(self, room: int | None) -> list[Job]:
-        """As many jobs as there is room for, in order."""
+        """The most important jobs that there is room for, in the order of their numbers."""
         important = sorted(self.jobs, key=lambda job: ORDER.index(job.status))
         return sorted(important[:room], key=lambda job: job.number)
 
     def _frame(self) -> "Group":
-        """The table as far as the terminal has room for it, and how many jobs are where."""
+        """The part of the table that fits into the terminal, and how many jobs have each status."""
         from rich.console import Group
 
         room = max(1, shutil.get_terminal_size().lines - 4)
@@ -124,7 +128,7 @@ class View:
         ]
         return ", ".join(parts) + f" of {len(self.jobs)}"
 
-    def _what(self, job: Job) -> str:
+    def _details(self, job: Job) -> str:
         """The state of a job in a few words."""
         if job.status == "done":
             return self._result(job)
@@ -148,7 +152,7 @@ class View:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Nobody reads any more: the sweep goes on, silently."""
+        """The terminal or pipe is closed: the sweep continues without output."""
         with suppress(OSError, ValueError, AttributeError), Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 

@@ -1,13 +1,13 @@
-"""What every job imports, imported once: in the process that jobs are forked from. Layer 7.
+"""Imports what every job needs, once, in the process that jobs are forked from. Layer 7.
 
-It makes no tensor, starts no thread of ours and never touches CUDA, so that a fork of it is as good as new.
+It makes no tensor, starts no thread and never touches CUDA, so that a forked process is like a fresh one.
 """
 
 import signal
 
 from fewshot.signals import CAUGHT
 
-for signum in CAUGHT:  # it lives as long as the launcher, which alone decides what stops
+for signum in CAUGHT:  # only the launcher reacts to signals; this process lives as long as the launcher
     signal.signal(signum, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
