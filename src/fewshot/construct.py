@@ -31,12 +31,21 @@ def construct(node: Any, where: str, **context: Any) -> Any:
     given |= {key: value for key, value in context.items() if key in (parameters or ())}
     partial = node.get(PARTIAL, False)
     if parameters is not None:
-        signature = inspect.Signature(list(parameters.values()))
-        try:
-            (signature.bind_partial if partial else signature.bind)(**given)
-        except TypeError as error:
-            raise InputError(f"{where}: {error}; its keys are: {', '.join(parameters)}") from error
+        _check_arguments(parameters, given, where, partial=partial)
     return functools.partial(target, **given) if partial else target(**given)
+
+
+def _check_arguments(
+    parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any], where: str, *, partial: bool
+) -> None:
+    """InputError where a call with `given` would fail; an argument that is unknown comes before one that is missing."""
+    signature = inspect.Signature(list(parameters.values()))
+    try:
+        signature.bind_partial(**given)
+        if not partial:
+            signature.bind(**given)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}; its keys are: {', '.join(parameters)}") from error
 
 
 def located(path: str, where: str) -> Any:

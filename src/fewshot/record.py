@@ -99,7 +99,7 @@ def make_result(
     episodes_per_second = {"test_episodes_per_second": len(done.accuracy) / done.seconds}
     return {
         "schema": result.SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
-        "dataset": tested.names["dataset"], "split": tested.split, **asked, "steps": tested.step,
+        "dataset": tested.images.name, "split": tested.split, **asked, "steps": tested.step,
         "backbone": backbone_facts(tested.algorithm, tested.names["backbone"], tested.context["image_shape"]),
         "augment": config.get("augment"),
         "train": dict(train),

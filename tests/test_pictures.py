@@ -1,0 +1,88 @@
+"""Pictures of any kind become the images that a model was trained on."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot.datasets.omniglot import shrink
+from fewshot.errors import InputError
+from fewshot.pictures import Pictures
+
+GREY = Pictures(image_shape=(1, 8, 8), side=8)
+COLOUR = Pictures(image_shape=(3, 8, 8), side=8)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_images_of_the_right_size_stay_what_they_are() -> None:
+    grey, colour = noise(5, 8, 8), noise(4, 8, 8, 3)
+    assert np.array_equal(GREY.read(grey).numpy(), grey[:, None])
+    assert np.array_equal(GREY.read(grey[:, None]).numpy(), grey[:, None])  # [C, H, W]
+    assert np.array_equal(GREY.read(grey[..., None]).numpy(), grey[:, None])  # [H, W, C]
+    assert np.array_equal(COLOUR.read(colour).numpy(), colour.transpose(0, 3, 1, 2))
+    assert np.array_equal(COLOUR.read(colour.transpose(0, 3, 1, 2)).numpy(), colour.transpose(0, 3, 1, 2))
+
+
+def test_a_file_its_picture_and_its_array_are_the_same(tmp_path: Path) -> None:
+    pixels = noise(20, 30, 3)
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "a.png")
+    made = COLOUR.read([tmp_path / "a.png", str(tmp_path / "a.png"), picture, pixels])
+    assert made.shape == (4, 3, 8, 8)
+    assert all((image == made[0]).all() for image in made)
+
+
+def test_the_middle_square_is_resized_and_its_middle_cut_out() -> None:
+    wide = np.zeros((10, 30), np.uint8)
+    wide[:, 10:20] = np.repeat(np.arange(10, dtype=np.uint8) * 20, 10).reshape(10, 10)
+    found = Pictures(image_shape=(1, 6, 6), side=10).read([wide])[0, 0]
+    assert found.tolist() == wide[2:8, 12:18].tolist()
+
+
+@pytest.mark.parametrize("resize", ["nearest", "antialias"])
+@pytest.mark.parametrize("invert", [True, False])
+def test_drawings_become_what_omniglot_makes_of_them(resize: str, invert: bool) -> None:
+    drawing = Image.fromarray((noise(105, 105) > 200).astype(np.uint8) * 255).convert("1")
+    pictures = Pictures(image_shape=(1, 28, 28), side=28, resize=resize, inverted=invert)
+    assert np.array_equal(pictures.read([drawing])[0, 0].numpy(), shrink(drawing, 28, resize, invert))
+
+
+def test_modes(tmp_path: Path) -> None:
+    """Transparent pictures lie on white paper; a palette, CMYK and an orientation are resolved."""
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    of_colours = [clear, red, red.convert("P"), red.convert("CMYK")]
+    assert COLOUR.read(of_colours)[:, :, 0, 0].tolist() == [[255, 255, 255], [255, 0, 0], [255, 0, 0], [255, 0, 0]]
+    turned = Image.fromarray(noise(8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # by 180 degrees
+    turned.save(tmp_path / "t.png", exif=exif)
+    assert GREY.read([tmp_path / "t.png"])[0, 0].tolist() == noise(8, 8)[::-1, ::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no images; give a list of paths"),
+        (["nowhere.png"], "image 0, nowhere.png, cannot be read: "),
+        ([np.zeros((4, 4))], "image 0 is a ndarray of float64; give a path, a PIL image or a uint8 array"),
+        ([noise(4, 4), noise(4, 4, 2)], "image 1 has the shape [4, 4, 2]; expected [H, W]"),
+        ([noise(0, 4)], "image 0 has the shape [0, 4]"),
+        ([None], "image 0 is a NoneType of object"),
+    ],
+)
+def test_refused(images: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        GREY.read(images)
+
+
+def test_what_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"image 0, .*a\.png, cannot be read: cannot identify image file"):
+        GREY.read([tmp_path / "a.png"])
