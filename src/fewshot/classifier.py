@@ -64,7 +64,8 @@ class Classifier:
 
     def predict(self, images: Iterable[Any]) -> np.ndarray:
         """[M] the most probable label of each picture."""
-        return self.classes_[self.predict_proba(images).argmax(1)]
+        best = self.predict_proba(images).argmax(1)
+        return self.classes_[best]
 
     def _floats(self, x: Tensor) -> Tensor:
         """[M, C, H, W] uint8 -> one task's images [1, M, C, H, W] float32 in [0, 1]."""

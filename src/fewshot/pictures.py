@@ -76,9 +76,8 @@ def _opened(image: Any, place: int) -> Image.Image:
         return picture
     array = np.asarray(image)
     if array.dtype != np.uint8:
-        raise InputError(
-            f"image {place} is a {type(image).__name__} of {array.dtype}; give a path, a PIL image or uint8"
-        )
+        kind = f"{type(image).__name__} of {array.dtype}"
+        raise InputError(f"image {place} is a {kind}; give a path, a PIL image or a uint8 array")
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)  # [C, H, W] -> [H, W, C]
     if array.ndim == 3 and array.shape[2] == 1:

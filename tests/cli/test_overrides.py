@@ -25,9 +25,9 @@ from fewshot.errors import InputError
         ("dataset.data_dir=x", "'dataset.data_dir' is not a key of the configuration; near it: dataset.cache_dir"),
         ("algorithm/foo=bar", "'algorithm/foo' is not a key"),
         # options of groups
-        ("algorithm=mamll", "there is no 'algorithm/mamll'; available: anil, boil, fomaml, maml, "),
+        ("algorithm=mamll", "there is no 'algorithm/mamll'; available: alpha_tim, anil, baseline, "),
         ("algorithm=mamll", "; did you mean maml"),
-        ("algorithm=", "there is no 'algorithm/'; available: anil, "),
+        ("algorithm=", "there is no 'algorithm/'; available: alpha_tim, "),
         (
             "logger=[console,wandbb]",
             "there is no 'logger/wandbb'; available: console, tensorboard, wandb; did you mean",
