@@ -223,6 +223,26 @@ def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs" / "sweeps" / "mine").glob("*/result.json"))) == 2
 
 
+def test_a_sweep_over_a_users_own_key_called_name(tmp_path: Path) -> None:
+    """`backbone.name=a,b` are two runs with two results: only the run's own name is outside its identity."""
+    (tmp_path / "named.py").write_text(
+        "from fewshot.backbones.mlp import MLP\n\n\n"
+        "class Named(MLP):\n"
+        "    def __init__(self, image_shape, *, name):\n"
+        "        super().__init__(image_shape, widths={'a': [4], 'b': [6]}[name], norm='none')\n"
+    )
+    (tmp_path / "mine" / "backbone").mkdir(parents=True)
+    (tmp_path / "mine" / "backbone" / "named.yaml").write_text("_target_: named.Named\nname: a\n")
+    small = [word for word in QUIET if not word.startswith("backbone.")]
+    words = ("--config-dir", "mine", *small, "algorithm=protonet", "backbone=named", "trainer.steps=1")
+    succeed("train", "-m", *words, "backbone.name=a,b", "name=s", "hydra/launcher=basic", cwd=tmp_path)
+    runs = [file.parent for file in (tmp_path / "outputs" / "sweeps" / "s").glob("*/result.json")]
+    networks = {OmegaConf.load(run / "config.yaml").backbone.name: result(run)["backbone"] for run in runs}
+    assert {name: network["parameters"] for name, network in networks.items()} == {"a": 784 * 4 + 4, "b": 784 * 6 + 6}
+    assert {network["name"] for network in networks.values()} == {"named"}
+    assert len({result(run)["identity"] for run in runs}) == 2
+
+
 def test_a_sweep_over_a_key_that_one_algorithm_lacks(tmp_path: Path) -> None:
     said = refusal("train", "-m", *QUIET, "algorithm=maml,baseline", cwd=tmp_path)
     assert said.startswith("'algorithm.stream.tasks' is not a key of the configuration; near it: algorithm.stream, ")

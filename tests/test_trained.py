@@ -1,0 +1,76 @@
+"""A run's weights, used again: without its data, and never for a test on classes that they have seen."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewshot import checkpoint
+from fewshot.assemble import make_algorithm
+from fewshot.datasets.base import ImageSet
+from fewshot.errors import FewshotError, InputError
+from fewshot.run_folder import RunFolder
+from fewshot.trained import chosen_names, refuse_leak, restore, trained_on
+
+SPLITS = {"train": range(4), "val": range(4, 6), "test": range(6, 9)}
+
+
+def test_restored_without_its_data(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewshot.datasets.glyphs.Glyphs.load", lambda self: pytest.fail("the data set was loaded"))
+    model = restore(trained)
+    step, state = checkpoint.load(trained / "checkpoints", "best")
+    assert (model.which, model.step, model.context) == ("best", step, state["context"])
+    ours = model.algorithm.state_dict()
+    assert ours.keys() == state["model"].keys()
+    assert all(torch.equal(ours[key], state["model"][key]) for key in ours)
+    assert not model.algorithm.training
+    assert (restore(trained, 2).step, restore(RunFolder(trained), "last").which) == (2, "last")
+
+
+def test_what_may_differ_at_test(trained: Path) -> None:
+    config = RunFolder(trained).config
+    config["algorithm"]["eval_inner_steps"] = 9
+    assert restore(trained, config=config).algorithm.eval_inner_steps == 9
+    config["backbone"]["filters"] = 3
+    with pytest.raises(FewshotError, match="the checkpoint does not fit this MAML: other shape: "):
+        restore(trained, config=config)
+
+
+def test_no_such_checkpoint(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape("choose best, last or one of [2, 4]")):
+        restore(trained, "77")
+    with pytest.raises(InputError, match=r"is not a run folder: it has no config\.yaml"):
+        restore(tmp_path)
+
+
+def test_names_are_those_of_the_files_that_were_chosen() -> None:
+    config = {group: {"_target_": f"mine.{group}.Net"} for group in ("dataset", "backbone", "algorithm")}
+    assert chosen_names(config, {"algorithm": "fomaml", "backbone": None}) == {
+        "dataset": "net", "backbone": "net", "algorithm": "fomaml",
+    }  # fmt: skip
+
+
+def test_leaks_are_found_by_name(make_images: Callable[..., ImageSet]) -> None:
+    images = make_images([3] * 9, splits=SPLITS)
+    config = {"evaluation": {"val_split": "val", "test_split": "test"}}
+    assert trained_on(images, "train", None) == {f"class{c}" for c in range(4)}
+    refuse_leak("init=A", trained_on(images, "train", None), config, images)
+    for seen, message in (
+        (["class8", "class6", "other"], "init=A was trained on 2 of the 3 classes of this run's test_split=test: "
+                                        "class6, class8; choose a run that was not, or another test_split"),
+        (["class5"], "1 of the 2 classes of this run's val_split=val: class5;"),
+        (["class5@90"], "1 of the 2 classes of this run's val_split=val: class5;"),  # a turned class is the same class
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=re.escape(message)):
+            refuse_leak("init=A", seen, config, images)
+
+
+def test_what_an_algorithm_is_told_is_kept(trained: Path) -> None:
+    """The checkpoint's context makes the same algorithm again."""
+    model = restore(trained)
+    again = make_algorithm(model.config, model.context, model.config["seed"])
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in model.algorithm.state_dict().items()
+    }
