@@ -30,12 +30,21 @@ def render(page: str, folder: Path = FOLDER) -> str:
 
 def table(wanted: Mapping[str, Any], folder: Path = FOLDER) -> str:
     """One Markdown table and, below it, the commands of its rows, numbered."""
+    if "records" in wanted:
+        return recorded(read(folder, wanted["records"]))
     columns = wanted.get("columns", COLUMNS)
     commands = list(dict.fromkeys(row["command"] for row in wanted["rows"]))
     rows = [cells(row, 1 + commands.index(row["command"]), folder) for row in wanted["rows"]]
     lines = [columns, ["---"] * len(columns), *[[row[column] for column in columns] for row in rows]]
     code = [f"    ({i}) {command}" for i, command in enumerate(commands, start=1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + "\n".join(code) + "\n"
+
+
+def recorded(file: Mapping[str, Any]) -> str:
+    """A table of a file that holds its rows itself, column by column."""
+    columns = list(file["rows"][0])
+    lines = [columns, ["---"] * len(columns), *[[str(row[column]) for column in columns] for row in file["rows"]]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n    {file['command']}\n"
 
 
 def cells(row: Mapping[str, Any], command: int, folder: Path) -> dict[str, str]:
