@@ -14,7 +14,7 @@ LAYERS = (
     ("datasets", "backbones", "checkpoint", "construct", "run_folder", "pictures"),
     ("sampler", "algorithms", "loggers", "identity"),
     ("outer_step", "resume"),
-    ("trainer", "evaluation", "shown", "result", "gradcheck"),
+    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing"),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier"),
     ("plan",),

@@ -425,6 +425,7 @@ def test_a_captured_step_freezes_on_a_gpu(images: ImageSet, spoiled: int) -> Non
 
 
 @needs_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")  # PyTorch's, once
 def test_steps_do_not_wait_for_the_gpu(images: ImageSet) -> None:
     device = torch.device("cuda")
     for graph in (False, True):

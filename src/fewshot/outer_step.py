@@ -19,10 +19,10 @@ from fewshot.ops.dropblock import step_counters
 class OuterStep:
     """Calling it trains `algorithm` on one batch; nothing in it asks the device for a number.
 
-    It is two fixed sequences of tensor operations, `_gradients` and `_move`, with the exchange between the
-    processes in the middle; on CUDA each becomes a CUDA graph (`cuda_graph`, see engine.capture). The step's number
-    and rate are therefore tensors. `window` sums loss and accuracy (percent) of the steps since it was last
-    emptied; `guard` says whether all was finite.
+    It is two fixed sequences of tensor operations, `_compute_gradients` and `_apply_gradients`, with the exchange
+    between the processes in the middle; on CUDA each becomes a CUDA graph (`cuda_graph`, see engine.capture). The
+    step's number and learning rate are therefore tensors. `window` holds the sums of loss and accuracy (percent) of
+    the steps since it was last emptied; `guard` says whether all was finite.
     """
 
     def __init__(
@@ -34,69 +34,30 @@ class OuterStep:
         self.gradient_clip, self.gradient_clip_value = gradient_clip, gradient_clip_value
         self.device, self.dtype = device, dtype
         self.parameters = [p for p in algorithm.parameters() if p.requires_grad]
-        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.learning_rates = [float(group["lr"]) for group in optimizer.param_groups]
         buffers = list(algorithm.buffers())
         self.guard = FiniteGuard(optimizer, buffers, device)
-        self._counters = step_counters(algorithm)
-        self._statistics = [b for b in buffers if b.is_floating_point()]  # running statistics: a forward moves them
+        self.step_counters = step_counters(algorithm)
+        self.running_statistics = [b for b in buffers if b.is_floating_point()]  # a forward moves them
         self.window = torch.zeros(2, dtype=torch.float64, device=device)
-        self._seen = torch.zeros_like(self.window)  # loss and accuracy of this step
+        self.measured = torch.zeros_like(self.window)  # loss and accuracy of this step
         self.seed = torch.initial_seed()
-        self._make_batch: Any = None
-        self._halves: tuple[Callable[..., None], Callable[[], None]] = self._gradients, self._move
+        self.batch_type: Any = None  # Episode or Minibatch; a CUDA graph is given its tensors only
+        self.compute_gradients: Callable[..., None] = self._compute_gradients
+        self.apply_gradients: Callable[[], None] = self._apply_gradients
         if cuda_graph and self.guard.fused:
-            self._prepare_capture()
+            self._use_cuda_graphs()
 
     def __call__(self, batch: Batch, *, step: int, rate: float) -> None:
-        """The update after `step` others, at `rate` times the optimiser's own rate."""
-        self._seed(step)
-        for group, own in zip(self.optimizer.param_groups, self.rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(own * rate)
-            else:
-                group["lr"] = own * rate
-        self._make_batch = type(batch)
-        gradients, move = self._halves
-        gradients(*batch)
-        if self.processes.size > 1:
-            filled = [p.grad for p in self.parameters if p.grad is not None]
-            self.processes.mean_([*filled, *self._statistics, self._seen])
-        move()
+        """The update after `step` others, at `rate` times the optimiser's own learning rate."""
+        self._seed_generators(step)
+        self._set_learning_rate(rate)
+        self.batch_type = type(batch)
+        self.compute_gradients(*batch)
+        self._average_over_processes()
+        self.apply_gradients()
 
-    def _gradients(self, *tensors: Tensor) -> None:
-        """Forward and backward on this process's part of the meta-batch; fills `.grad` and `_seen`."""
-        batch = self._make_batch(*tensors)
-        self.guard.keep_buffers()
-        self.optimizer.zero_grad()
-        with autocast(self.device, self.dtype):
-            out = self.algorithm(batch)
-        out.loss.backward()
-        right = (out.logits.detach().argmax(-1) == batch.targets).double().mean() * 100
-        self._seen.copy_(torch.stack([out.loss.detach().double(), right]))
-
-    def _move(self) -> None:
-        """Clip, and step where everything is finite. The means over processes are finite only if each part is."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if self.gradient_clip_value is not None:
-            nn.utils.clip_grad_value_(self.parameters, self.gradient_clip_value)
-        norm = nn.utils.get_total_norm(gradients)
-        if self.gradient_clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
-        self.guard.step(self._seen[0], norm)
-        for counter in self._counters:
-            counter += 1
-        self.window += self._seen.masked_fill(self.guard.frozen.bool(), 0.0)
-
-    def _prepare_capture(self) -> None:
-        """A graph reads its rate from the device, and an optimiser has to know that it is in one."""
-        for group, own in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = torch.full((), own, device=self.device)
-            if "capturable" in group:
-                group["capturable"] = True
-        gradients = Captured(self._gradients, name="the outer gradient")
-        self._halves = gradients, Captured(self._move, name="the optimiser's step", after=gradients)
-
-    def _seed(self, step: int) -> None:
+    def _seed_generators(self, step: int) -> None:
         """Step k (its dropout) draws from (seed, k, rank) only: a replay needs no state of a generator."""
         words = [str(step)] if self.processes.first else [str(step), str(self.processes.rank)]
         seed = random.key(self.seed, "step", *words)
@@ -104,6 +65,53 @@ class OuterStep:
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 torch.cuda.manual_seed(seed)
+
+    def _set_learning_rate(self, factor: float) -> None:
+        for group, own in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(own * factor)
+            else:
+                group["lr"] = own * factor
+
+    def _compute_gradients(self, *tensors: Tensor) -> None:
+        """Forward and backward on this process's part of the meta-batch; fills `.grad` and `measured`."""
+        batch = self.batch_type(*tensors)
+        self.guard.keep_buffers()
+        self.optimizer.zero_grad()
+        with autocast(self.device, self.dtype):
+            out = self.algorithm(batch)
+        out.loss.backward()
+        accuracy = (out.logits.detach().argmax(-1) == batch.targets).double().mean() * 100
+        self.measured.copy_(torch.stack([out.loss.detach().double(), accuracy]))
+
+    def _average_over_processes(self) -> None:
+        """The mean is finite only where each process's part is, so that all of them come to the same decision."""
+        if self.processes.size > 1:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            self.processes.mean_([*gradients, *self.running_statistics, self.measured])
+
+    def _apply_gradients(self) -> None:
+        """Clip, and step where everything is finite."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.gradient_clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.gradient_clip_value)
+        norm = nn.utils.get_total_norm(gradients)
+        if self.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
+        self.guard.step(self.measured[0], norm)
+        for counter in self.step_counters:
+            counter += 1
+        self.window += self.measured.masked_fill(self.guard.frozen.bool(), 0.0)
+
+    def _use_cuda_graphs(self) -> None:
+        """A graph reads its learning rate from the device, and an optimiser has to know that it is in one."""
+        for group, own in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+            group["lr"] = torch.full((), own, device=self.device)
+            if "capturable" in group:
+                group["capturable"] = True
+        gradients = Captured(self._compute_gradients, name="the outer gradient")
+        self.compute_gradients = gradients
+        self.apply_gradients = Captured(self._apply_gradients, name="the optimiser's step", after=gradients)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on: the same whatever device and number of processes it was made with."""

@@ -88,55 +88,57 @@ class Trainer:
         run.restore()
         algorithm.train()
         with run.profiler():
-            while run.now.step < self.steps and not self._out_of_patience(run.now):
+            while run.progress.step < self.steps and not self._out_of_patience(run.progress):
                 run.update(stream)
                 self._after_step(run, validate, loggers, stop)
-        if self._out_of_patience(run.now):
+        if self._out_of_patience(run.progress):
             run.save()
-            log.info("stopped early at step %d: %d validations without a better one", run.now.step, run.now.stale)
-        return run.now
+            log.info(
+                "stopped early at step %d: %d validations without a better one", run.progress.step, run.progress.stale
+            )
+        return run.progress
 
     def _after_step(self, run: "_Run", validate: Validate, loggers: Sequence[Logger], stop: StopSignal) -> None:
-        """Whatever is due: check, log, validate, save, stop."""
-        now = run.now
+        """Whatever is due, in this order: check, validate, log, save, stop."""
+        progress = run.progress
         stopping = run.processes.agree(stop.received)  # asked once: what comes after this line stops the next step
-        logs, ends = now.step % self.log_every == 0, now.step == self.steps
-        validates = bool(self.val_every) and (now.step % self.val_every == 0 or ends)
-        saves = now.step % self.checkpoint_every == 0 or ends or stopping is not None
+        logs, ends = progress.step % self.log_every == 0, progress.step == self.steps
+        validates = bool(self.val_every) and (progress.step % self.val_every == 0 or ends)
+        saves = progress.step % self.checkpoint_every == 0 or ends or stopping is not None
         run.check_finite(wait=logs or validates or saves)
         row = run.train_row() if logs else {}
         improved = False
         if validates:
             row |= (result := {f"val/{k}": v for k, v in validate().items() if k != "episodes"})
-            improved = self._note_validation(now, result)
+            improved = self._update_best(progress, result)
         if row:
             run.append_metrics(row)
             for logger in loggers:
-                logger.log(now.step, row)
+                logger.log(progress.step, row)
         for logger in loggers:
-            logger.progress(now.step)
+            logger.progress(progress.step)
         if improved or saves:
             run.save(best=improved)
         if stopping is not None and not ends:
-            raise Stopped(stopping, f"stopped at step {now.step} of {self.steps}; saved in {run.folder.path}")
+            raise Stopped(stopping, f"stopped at step {progress.step} of {self.steps}; saved in {run.folder.path}")
 
-    def _note_validation(self, now: Progress, result: Mapping[str, float]) -> bool:
+    def _update_best(self, progress: Progress, result: Mapping[str, float]) -> bool:
         """Update best; higher accuracy wins, at equal accuracy the lower loss. Not finite is never best."""
         accuracy, loss = result["val/accuracy"], result["val/loss"]
         better = math.isfinite(loss) and (
-            now.best is None or (accuracy, -loss) > (now.best["accuracy"], -now.best["loss"])
+            progress.best is None or (accuracy, -loss) > (progress.best["accuracy"], -progress.best["loss"])
         )
         if better:
-            now.best = {"step": now.step} | {k.removeprefix("val/"): v for k, v in result.items()}
-        now.stale = 0 if better else now.stale + 1
+            progress.best = {"step": progress.step} | {k.removeprefix("val/"): v for k, v in result.items()}
+        progress.stale = 0 if better else progress.stale + 1
         return better
 
-    def _out_of_patience(self, now: Progress) -> bool:
-        return self.patience is not None and now.stale >= self.patience
+    def _out_of_patience(self, progress: Progress) -> bool:
+        return self.patience is not None and progress.stale >= self.patience
 
 
 class _Run:
-    """The moving parts of one `fit`."""
+    """The state of one `fit`: the outer step with its optimiser, the progress, and the folder that keeps both."""
 
     def __init__(
         self, trainer: Trainer, algorithm: Algorithm, folder: RunFolder, context: Mapping[str, Any],
@@ -145,32 +147,32 @@ class _Run:
         self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
         self.processes = processes
         optimizer = trainer.make_optimizer([p for p in algorithm.parameters() if p.requires_grad])
-        self.outer = OuterStep(
+        self.outer_step = OuterStep(
             algorithm, optimizer, gradient_clip=trainer.gradient_clip,
             gradient_clip_value=trainer.gradient_clip_value, device=device, dtype=dtype, processes=processes,
             cuda_graph=trainer.cuda_graph and device.type == "cuda",
         )  # fmt: skip
-        self.now = Progress()
+        self.progress = Progress()
         self._traced: StepProfiler | None = None
 
     def update(self, stream: BatchStream) -> None:
         """One outer step."""
-        now = self.now
+        progress = self.progress
         start = time.perf_counter()
-        batch = stream.batch(now.step)
+        batch = stream.batch(progress.step)
         drawn = time.perf_counter()
-        self.outer(batch, step=now.step, rate=self.trainer.schedule(now.step))
-        now.step += 1
-        now.data_seconds += drawn - start
-        now.seconds += time.perf_counter() - start
+        self.outer_step(batch, step=progress.step, rate=self.trainer.schedule(progress.step))
+        progress.step += 1
+        progress.data_seconds += drawn - start
+        progress.seconds += time.perf_counter() - start
         if self._traced is not None:
             self._traced.step()
 
     def check_finite(self, *, wait: bool) -> None:
         """Ends the run where a step was not finite. A GPU works off its queue here, so this is the steps' time too."""
         start = time.perf_counter()
-        bad = self.outer.guard.bad_step(wait=wait)
-        self.now.seconds += time.perf_counter() - start
+        bad = self.outer_step.guard.bad_step(wait=wait)
+        self.progress.seconds += time.perf_counter() - start
         if bad is not None:
             self.save(step=bad - 1)
             raise FewshotError(
@@ -180,21 +182,21 @@ class _Run:
             )
 
     def train_row(self) -> Row:
-        loss, accuracy = (self.outer.window / self.trainer.log_every).tolist()
-        self.outer.window.zero_()
-        rate = self.outer.rates[0] * self.trainer.schedule(self.now.step - 1)
-        return {"train/loss": loss, "train/accuracy": accuracy, "train/lr": rate, "time/seconds": self.now.seconds}
+        loss, accuracy = (self.outer_step.window / self.trainer.log_every).tolist()
+        self.outer_step.window.zero_()
+        rate = self.outer_step.learning_rates[0] * self.trainer.schedule(self.progress.step - 1)
+        return {"train/loss": loss, "train/accuracy": accuracy, "train/lr": rate, "time/seconds": self.progress.seconds}
 
     def append_metrics(self, row: Row) -> None:
         if self.processes.first:
-            self.folder.append_metrics({"step": self.now.step, **row})
+            self.folder.append_metrics({"step": self.progress.step, **row})
 
     def save(self, *, best: bool = False, step: int | None = None) -> None:
         if not self.processes.first:
             return
-        self.now.window = self.outer.window.tolist()
-        progress = vars(self.now) | ({"step": step} if step is not None else {})
-        state = self.outer.state() | {"progress": progress, "context": dict(self.context)}
+        self.progress.window = self.outer_step.window.tolist()
+        progress = vars(self.progress) | ({"step": step} if step is not None else {})
+        state = self.outer_step.state() | {"progress": progress, "context": dict(self.context)}
         checkpoint.save(self.folder.checkpoints, progress["step"], state, best=best)
 
     def restore(self) -> None:
@@ -203,8 +205,8 @@ class _Run:
         if state is None:
             return
         checkpoint.load_into(self.algorithm, state["model"])
-        self.now = Progress(**state["progress"])
-        self.outer.load(state, step=self.now.step, window=self.now.window)
+        self.progress = Progress(**state["progress"])
+        self.outer_step.load(state, step=self.progress.step, window=self.progress.window)
 
     def _stored(self) -> dict[str, Any] | None:
         """The last checkpoint, the folder tidied to it; None where there is none yet."""
@@ -218,7 +220,7 @@ class _Run:
 
     def profiler(self) -> contextlib.AbstractContextManager[object]:
         """The profiler of the coming steps, if one is wanted."""
-        left = self.trainer.steps - self.now.step
+        left = self.trainer.steps - self.progress.step
         if self.trainer.profile and self.processes.first and left > 0:
             self._traced = StepProfiler(self.folder.path / "profile", left)
             return contextlib.closing(self._traced)

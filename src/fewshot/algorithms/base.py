@@ -25,6 +25,7 @@ class Algorithm(nn.Module):
     transductive: the prediction for one query may depend on the other queries.
     fixed_features: in eval mode an image's embedding is `backbone(image)`, whatever the task and the other images;
     `on_features` can then be used. True for metric learners and heads, where only `self.backbone` sees images.
+    interchangeable_labels: classes under other labels get the same logits, in other columns; false for a learned head.
     double_backward: training differentiates through gradients, so bf16 is refused.
     auto_precision: what `precision=auto` takes on a device with matrix units, tf32 or, where it was shown to cost
     no accuracy, bf16.
@@ -33,6 +34,7 @@ class Algorithm(nn.Module):
     stream: Stream
     transductive: bool = False
     fixed_features: bool = False
+    interchangeable_labels: bool = True
     double_backward: bool = False
     auto_precision: str = "tf32"
 

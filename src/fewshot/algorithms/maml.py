@@ -63,6 +63,7 @@ class MAML(Algorithm):
         theta = self.theta(ways)
         self.network = TaskNetwork(backbone, theta, norm_statistics=norm_statistics)
         self.transductive = self.network.transductive
+        self.interchangeable_labels = head_init == "zero" and inner_rate != "per_parameter"
         parts = {"all": ("backbone.", "head."), "head": ("head.",), "body": ("backbone.",)}[adapt]
         fixed = [] if adapt_norm else norm.norm_parameters(self)
         self.adaptable = [name for name in theta if name.startswith(parts) and name not in fixed]

@@ -21,9 +21,10 @@ class Captured:
     """Calls `function(*tensors)` plainly WARMUP times, then captures it once and replays it from there on.
 
     function: returns nothing, reads and writes tensors that stay where they are; those given are copied into
-    buffers of its own first (on a GPU some microseconds, once per step). Where it cannot be captured it stays
-    as it is (`plain`), with one line in the log. after: the one whose results this one reads from where they
-    were at its capture; if that one stayed plain they move, and this one stays plain as well.
+    buffers of its own first (on a GPU some microseconds, once per step), which have the shapes of the capture:
+    ValueError for others. Where it cannot be captured it stays as it is (`plain`), with one line in the log. after:
+    the one whose results this one reads from where they were at its capture; if that one stayed plain they move, and
+    this one stays plain as well.
     """
 
     def __init__(self, function: Callable[..., None], *, name: str, after: "Captured | None" = None) -> None:
@@ -44,9 +45,15 @@ class Captured:
         if self._replay is None:
             self.function(*tensors)
             return
-        for mine, given in zip(self._inputs, tensors, strict=True):
-            mine.copy_(given)
+        self._copy_inputs(tensors)
         self._replay()
+
+    def _copy_inputs(self, tensors: tuple[Tensor, ...]) -> None:
+        captured, given = ([tuple(t.shape) for t in ts] for ts in (self._inputs, tensors))
+        if captured != given:  # copy_ would repeat a smaller batch
+            raise ValueError(f"{self.name} was captured for tensors of shapes {captured}; these are {given}")
+        for mine, tensor in zip(self._inputs, tensors, strict=True):
+            mine.copy_(tensor)
 
     def _aside(self, tensors: tuple[Tensor, ...]) -> None:
         """On a stream beside the current one, as CUDA asks before a capture."""
