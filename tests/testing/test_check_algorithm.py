@@ -51,13 +51,16 @@ def faults(algorithm: Any) -> dict[str, str]:
 
 # ---- what is shipped --------------------------------------------------------------------------------------
 
-CHEAPER = {"transfer": ["algorithm.adapt_steps=3"]}
+FEW_STEPS = {  # of iterations, which many steps would make long and sensitive to rounding
+    "transfer": "algorithm.adapt_steps=3", "tim": "algorithm.steps=3", "alpha_tim": "algorithm.steps=3",
+    "transductive_finetuning": "algorithm.steps=3",
+}  # fmt: skip
 
 
 @functools.cache
 def shipped(name: str) -> Algorithm:
     net = ["backbone=mlp", "backbone.widths=[8,6]", "ways=3", "queries=2"]
-    cfg: Any = compose("config", [*net, f"algorithm={name}", *CHEAPER.get(name, [])])
+    cfg: Any = compose("config", [*net, f"algorithm={name}", *([FEW_STEPS[name]] if name in FEW_STEPS else [])])
     return build.make_algorithm(cfg, {"image_shape": list(SHAPE), "train_classes": 4}, 0)
 
 
