@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewshot import assemble
 from fewshot.algorithms.base import Algorithm, embed
-from fewshot.cli import build
 from fewshot.cli.compose import compose
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
@@ -52,7 +52,8 @@ def faults(algorithm: Any) -> dict[str, str]:
 # ---- what is shipped --------------------------------------------------------------------------------------
 
 FEW_STEPS = {  # of iterations, which many steps would make long and sensitive to rounding
-    "transfer": "algorithm.adapt_steps=3", "tim": "algorithm.steps=3", "alpha_tim": "algorithm.steps=3",
+    "baseline": "algorithm.adapt_steps=3", "baseline_pp": "algorithm.adapt_steps=3",
+    "tim": "algorithm.steps=3", "alpha_tim": "algorithm.steps=3",
     "transductive_finetuning": "algorithm.steps=3",
 }  # fmt: skip
 
@@ -60,8 +61,9 @@ FEW_STEPS = {  # of iterations, which many steps would make long and sensitive t
 @functools.cache
 def shipped(name: str) -> Algorithm:
     net = ["backbone=mlp", "backbone.widths=[8,6]", "ways=3", "queries=2"]
-    cfg: Any = compose("config", [*net, f"algorithm={name}", *([FEW_STEPS[name]] if name in FEW_STEPS else [])])
-    return build.make_algorithm(cfg, {"image_shape": list(SHAPE), "train_classes": 4}, 0)
+    words = [*net, f"algorithm={name}", *([FEW_STEPS[name]] if name in FEW_STEPS else [])]
+    context = {"image_shape": list(SHAPE), "train_classes": 4}
+    return assemble.make_algorithm(compose("config", words).config, context, 0)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
