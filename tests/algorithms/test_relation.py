@@ -96,8 +96,11 @@ def test_classes_may_have_unequal_numbers_of_shots() -> None:
         torch.testing.assert_close(found, expected[..., None, None])
 
 
-def test_an_embedding_without_a_map_is_a_map_of_one_position() -> None:
+def test_a_network_is_asked_for_its_map_and_any_other_embedding_is_one_position() -> None:
     model, batch = relation(Identity(7)), episode(7)
+    behind = nn.Sequential(Maps())
+    behind.out_features = 4 * 6 * 6
+    assert relation(behind).map_shape == (4, 6, 6)
     assert model.map_shape == (7, 1, 1)
     assert model(batch).logits.shape == (TASKS, WAYS * QUERIES, WAYS)
 
@@ -128,4 +131,8 @@ def test_batch_statistics_need_norms_that_keep_none() -> None:
 
 
 def test_the_protocol_is_on_record() -> None:
-    assert relation(norm_statistics="batch").protocol() == {"class_map": "sum", "norm_statistics": "batch"}
+    assert relation(norm_statistics="batch").protocol() == {
+        "class_map": "sum",
+        "map": [4, 6, 6],
+        "norm_statistics": "batch",
+    }

@@ -204,3 +204,12 @@ def test_norms_that_track_in_place_are_refused_where_all_weights_move() -> None:
 def test_the_protocol_is_on_record() -> None:
     expected = {"norm_statistics": "running", "inner_steps_eval": 20, "head": "linear", "adapt": "head"}
     assert transfer().protocol() == expected
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_every_parameter_that_is_learned_gets_a_gradient(head: str) -> None:
+    model = transfer(conv4(), head=head)
+    model(Minibatch(torch.rand(8, 1, 8, 8), torch.arange(8) % 6)).loss.backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None}
+    assert without == {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert without == (set() if head == "linear" else {"classifier.bias"})

@@ -50,6 +50,7 @@ class MatchingNet(Algorithm):
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.stream, self.scale = stream, scale
         self.full_context, self.attention_steps = full_context, attention_steps
+        self.interchangeable_labels = not full_context  # (1) reads class after class
         if full_context:
             self.context = nn.LSTM(width, width, batch_first=True, bidirectional=True)
             self.attention = nn.LSTMCell(2 * width, width)

@@ -2,7 +2,7 @@
 
     (1)  c_k = mean of f_theta(x) over the support images of class k          prototypes of task i
     (2)  w_k = 2 c_k,  b_k = -|c_k|^2                                         for w_k z + b_k = -|z - c_k|^2 + |z|^2
-    (3)  theta_i' , w', b'  by MAML's inner steps from theta, w, b            (maml.py, its equation (1))
+    (3)  theta_i', w', b'  by MAML's inner steps from theta, w, b             (1) of maml.py; each a weight of its own
     (4)  min_theta  sum_i L_i^query                                           through (3), and through (1) and (2)
 
 Shapes: c [T, N, D]; w [T, N, D], b [T, N]; support_x [T, N*K, C, H, W], logits [T, N*Q, N]. Serves any number of ways.

@@ -17,6 +17,7 @@ the same numbers from a fraction of the work. Initial weights are PyTorch's. `cl
 those of training; at 1 shot both are one.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -39,9 +40,7 @@ class RelationNet(Algorithm):
         super().__init__()
         check_choice("algorithm.class_map", class_map, ("sum", "mean"))
         check_choice("algorithm.norm_statistics", norm_statistics, ("running", "batch"))
-        width: int = backbone.out_features  # type: ignore[assignment]
-        shape = getattr(backbone, "map_shape", (width, 1, 1))
-        self.map_shape = shape if shape[0] * shape[1] * shape[2] == width else (width, 1, 1)
+        self.map_shape = map_shape(backbone)
         self.backbone, self.stream = backbone.to(memory_format=torch.channels_last), stream
         self.relation = RelationModule(self.map_shape, filters=filters, hidden=hidden, padding=padding)
         self.class_map, self.norm_statistics = class_map, norm_statistics
@@ -77,7 +76,14 @@ class RelationNet(Algorithm):
             return torch.vmap(lambda *one: function(*[t[None] for t in one])[0])(*tensors)
 
     def protocol(self) -> dict[str, Any]:
-        return {"class_map": self.class_map, "norm_statistics": self.norm_statistics}
+        return {"class_map": self.class_map, "map": list(self.map_shape), "norm_statistics": self.norm_statistics}
+
+
+def map_shape(backbone: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width of what is behind an embedding: (D, 1, 1) unless a network says that it flattens."""
+    width: int = backbone.out_features  # type: ignore[assignment]
+    known: list[Any] = [m.map_shape for m in backbone.modules() if hasattr(m, "map_shape")]
+    return next((shape for shape in known if math.prod(shape) == width), (width, 1, 1))
 
 
 class RelationModule(nn.Module):

@@ -41,6 +41,7 @@ class Transfer(Algorithm):
             raise InputError(f"algorithm.adapt_steps={adapt_steps}, adapt_lr={adapt_lr}; neither may be negative")
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.classifier = nn.Linear(backbone.out_features, train_classes)  # type: ignore[arg-type]
+        self.classifier.bias.requires_grad_(head == "linear")  # cosines have none
         self.stream, self.head, self.scale, self.adapted = stream, head, scale, adapt
         self.fixed_features = adapt == "head"
         self.adapt_steps, self.adapt_lr, self.weight_decay = adapt_steps, adapt_lr, weight_decay
