@@ -42,7 +42,7 @@ found = {
     "agreed": [group.agree(None), group.agree(15 if group.rank == 1 else None), group.agree((2, 10)[group.rank])],
     "gathered": group.gather({"rank": group.rank, "t": torch.full((2,), group.rank).tolist()}),
     "broadcast": group.broadcast(["first"] if group.first else None),
-    "speaks": processes.speaks(failed=False),
+    "reports": processes.reports_end(failed=False),
     "bad step": spoiled,
 }
 here = Path(sys.argv[2])
@@ -125,7 +125,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
             "agreed": [None, 15, 10],
             "gathered": [{"rank": 0, "t": [0, 0]}, {"rank": 1, "t": [1, 1]}],
             "broadcast": ["first"],
-            "speaks": rank == 0,
+            "reports": rank == 0,
             "bad step": 1,
         }
 

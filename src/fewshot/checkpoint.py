@@ -30,12 +30,12 @@ from fewshot.errors import FewshotError
 FORMAT = 1
 _STATE_FILES = ("state.safetensors", "state.json")
 _LOG = logging.getLogger("fewshot")
-_STEP = re.compile(r"([0-9]+)|\.([0-9]+)-old")  # a checkpoint, in its place or put aside for its successor
-_LEFTOVER = re.compile(r"\.[0-9]+-[0-9]+")  # what a killed save leaves behind
+_STEP = re.compile(r"([0-9]+)|\.([0-9]+)-old")  # a checkpoint, in its place or moved aside for its successor
+_LEFTOVER = re.compile(r"\.[0-9]+-[0-9]+")  # left by a save that was killed
 
 
 class _DamagedError(FewshotError):
-    """This checkpoint cannot be used; an older one perhaps can."""
+    """This checkpoint cannot be used; perhaps an older one can."""
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = False) -> Path:
@@ -43,8 +43,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
 
     state: nested dicts (str or int keys), lists and tuples of tensors (any device and layout, shared or not;
     they come back contiguous and on the CPU) and None, bool, int, float, str. Kept are this checkpoint, the
-    one before it and the best; those of later steps go: they belong to a future that a resume has left.
-    Raises FewshotError where the disk refuses; what was there before is then still there.
+    one before it and the best; those of later steps are removed: the run was resumed from before them.
+    Raises FewshotError where the disk cannot be written; earlier checkpoints are then unchanged.
     """
     tensors: dict[str, Tensor] = {}
     tree = {"format": FORMAT, "tree": _flatten(state, "state", tensors)}
@@ -56,7 +56,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
         if not folder.exists():
             folder.mkdir(parents=True)
             sync(folder.parent)
-        shutil.rmtree(temporary, ignore_errors=True)  # process ids come back, in containers soon
+        shutil.rmtree(temporary, ignore_errors=True)  # process ids are reused, soon in containers
         temporary.mkdir()
         for name, data in (files | dict.fromkeys(pointers, f"{step}\n".encode())).items():
             (temporary / name).write_bytes(data)
@@ -158,7 +158,7 @@ def _manifest(step: int, files: Mapping[str, bytes]) -> bytes:
 def _newest_intact(folder: Path, pointed: int | None) -> tuple[int, dict[str, Any]]:
     """The checkpoint at the pointer, else the one before it, and so on.
 
-    One newer than the pointer was not finished, or belongs to a future that a resume has left: it comes last.
+    One newer than the pointer is unfinished, or from before the run was resumed at an earlier step: it comes last.
     """
     newest = math.inf if pointed is None else pointed
     candidates = {*steps(folder), *(() if pointed is None else (pointed,))}
@@ -184,7 +184,7 @@ def _read(folder: Path, step: int) -> dict[str, Any]:
         stored = json.loads(text)
         if (manifest["step"], manifest["format"]) != (step, stored["format"]):
             raise _DamagedError("manifest.json belongs to another state")
-        if stored["format"] != FORMAT:  # under the hash, so this is not a damaged byte
+        if stored["format"] != FORMAT:  # the hash is right, so no byte is damaged
             raise FewshotError(
                 f"checkpoint {path} has format {stored['format']}, this version of fewshot reads {FORMAT}; "
                 "use the version that wrote it"
@@ -209,7 +209,7 @@ def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
 
 
 def _refuse_pickle(path: Path) -> None:
-    """Say so where an unusable checkpoint is a pickle: that is no disk fault to step over with a warning."""
+    """FewshotError where an unusable checkpoint is a pickle, which is not a damaged file to be skipped."""
     for file in (path, *path.glob("*")):
         head = b""
         with contextlib.suppress(OSError):
@@ -222,7 +222,7 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def _install(temporary: Path, folder: Path, step: int) -> None:
-    """Sync and rename into place; what is there is put aside first, where `_present` still finds it."""
+    """Sync and rename into place; an existing one is moved aside first, where `_present` still finds it."""
     with ThreadPoolExecutor() as pool:  # at the same time: the disk then waits once, not for each file
         list(pool.map(sync, [temporary, *temporary.iterdir()]))
     final, aside = folder / str(step), folder / f".{step}-old"

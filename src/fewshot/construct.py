@@ -1,7 +1,7 @@
 """From a mapping with a `_target_` to an object: the only registry there is. Layer 1.
 
 {"_target_": "a.b.C", "key": value} becomes a.b.C(key=value), nested mappings first; with `"_partial_": True` a function
-that still takes the rest. The values are plain: dicts, lists and what JSON knows.
+that still takes the rest. The values are plain: dicts, lists, numbers, text, true, false and null.
 """
 
 import functools
@@ -73,7 +73,7 @@ def located(path: str, where: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     return " ".join(str(error).strip().split("\n")[0].split())
 
 
@@ -94,7 +94,7 @@ def _made(value: Any, where: str) -> Any:
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter] | None:
-    """By name; None for the few built-in callables that do not tell."""
+    """Parameters by name; None for the few built-in callables that have no signature."""
     try:
         return inspect.signature(target).parameters
     except ValueError:

@@ -57,7 +57,7 @@ class StepOutput(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """An algorithm's wish to train on episodes, `tasks` of them per step; the sampler makes the stream."""
+    """What an algorithm trains on: episodes, `tasks` of them per step. The sampler makes the stream."""
 
     tasks: int
     ways: int
@@ -67,7 +67,7 @@ class Episodes:
 
 @dataclass(frozen=True, kw_only=True)
 class Minibatches:
-    """An algorithm's wish to train on ordinary mini-batches over all training classes."""
+    """What an algorithm trains on: ordinary mini-batches over all training classes."""
 
     batch_size: int
 

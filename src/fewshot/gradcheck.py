@@ -18,7 +18,7 @@ from fewshot.ops import norm
 from fewshot.ops.tasks import Params, map_tasks, model_logits
 
 TOLERANCE = 1e-9
-INNER_LR = 0.1  # large enough for second-order terms to show
+INNER_LR = 0.1  # large enough that second-order terms matter
 
 
 class Fault(NamedTuple):
@@ -83,7 +83,7 @@ def meta_gradient_differences(maml: MAML, batch: Episode) -> dict[str, float]:
 
 
 def faulty_layers(backbone: nn.Module, x: Tensor, tasks: int = 2) -> list[Fault]:
-    """Each leaf layer on its own, fed with what it sees inside the network; x [M, C, H, W] float64."""
+    """Each leaf layer on its own, with the input that it has inside the network; x [M, C, H, W] float64."""
     inputs: dict[str, Tensor] = {}
     leaves = {n: m for n, m in backbone.named_modules() if not list(m.children())}
 

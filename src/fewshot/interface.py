@@ -89,7 +89,7 @@ class Run:
 def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Run:
     """What `fewshot train` does with these overrides: a run to its end, in a folder of its own.
 
-    config_dir: a folder with YAML files of the user's own. Ctrl-C saves and raises `Stopped`; the same call goes on.
+    config_dir: a folder with YAML files of the user's own. Ctrl-C saves and raises `Stopped`; the same call resumes.
     """
     stop = StopSignal()
     caught = stop if threading.current_thread() is threading.main_thread() else contextlib.nullcontext()

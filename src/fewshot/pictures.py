@@ -32,7 +32,7 @@ class Pictures:
 
     @classmethod
     def of_context(cls, context: Mapping[str, Any]) -> Self:
-        """As a checkpoint's context tells it; `pictures` is missing in those of version 0.1."""
+        """From a checkpoint's context; `pictures` is missing in those of version 0.1."""
         c, h, w = context["image_shape"]
         told = {"side": max(h, w)} | dict(context.get("pictures") or {})
         return cls(image_shape=(c, h, w), **told)

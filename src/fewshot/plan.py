@@ -1,4 +1,4 @@
-"""A run as it was asked for, before anything of it is made. Layer 6."""
+"""What a run is to do, before any of its objects exists. Layer 6."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fewshot.trained import chosen_names, stored_names
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run as it was asked for.
+    """What a run is to do.
 
     config: every key, resolved, as plain dicts and lists. names: group (dataset, backbone, algorithm) -> what was
     chosen. parent: where the run's folder is made. folder: of a run whose place is fixed. sweep: it is a sweep's job.

@@ -32,7 +32,7 @@ def open_new(parent: Path, config: Mapping[str, Any], ident: str, names: Mapping
 
 
 def open_fixed(path: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> RunFolder:
-    """The folder of a run whose place is fixed, a sweep's job: made, or gone on with where it is unfinished."""
+    """The folder of a run whose place is fixed, a sweep's job: made, or resumed where it is unfinished."""
     there = (path / "run.json").exists()
     if (resume := str(config.get("resume", "auto")).lower()) not in ("auto", "true"):
         raise InputError(f"resume={resume} in a sweep, whose jobs go on by themselves; name=NEW starts another")
@@ -43,7 +43,7 @@ def open_fixed(path: Path, config: Mapping[str, Any], ident: str, names: Mapping
 
 
 def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> RunFolder:
-    """The folder of a run to go on with, or a new one below `parent`, as the key `resume` says."""
+    """The folder of a run to resume, or a new one below `parent`, as the key `resume` says."""
     ident, resume = identity(config), str(config["resume"]).lower()
     if resume in ("auto", "true"):
         if (found := RunFolder.newest_unfinished(parent, ident)) is not None:

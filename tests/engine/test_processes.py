@@ -19,7 +19,7 @@ def test_alone_everything_is_as_it_is() -> None:
     tensor = torch.ones(3)
     ALONE.mean_([tensor])
     assert torch.equal(tensor, torch.ones(3))
-    assert processes.speaks(failed=True)
+    assert processes.reports_end(failed=True)
     assert not torch.distributed.is_initialized()
 
 
@@ -30,11 +30,11 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         processes.join()
 
 
-def test_without_a_failure_the_first_one_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_failure_the_first_one_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, expected in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
-        assert processes.speaks(failed=False) is expected
+        assert processes.reports_end(failed=False) is expected
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from fewshot.cli.compose import run_hydra
 from fewshot.cli.identity import plain
 
-TASKS = 3  # compared one by one with all at once
+TASKS = 3  # tasks: compared one by one with all at once
 
 
 def main(argv: list[str]) -> int:

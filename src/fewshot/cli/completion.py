@@ -1,4 +1,4 @@
-"""What the Tab key offers. Hydra completes groups, options and keys; verbs, folders and data sets are ours. Layer 6."""
+"""What the Tab key offers: verbs, folders and data sets; groups, options and keys are completed by Hydra. Layer 6."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ ACTIONS = ("list", "prepare", "verify", "show")
 
 
 def answer(words: list[str]) -> list[str]:
-    """The words of a `-sc` call -> those that Hydra is to answer, with the verb dropped from its COMP_LINE.
+    """The words of a `-sc` call -> those for Hydra, with the verb removed from COMP_LINE.
 
-    Where the choice is ours it is printed, and the process ends.
+    What this file completes is printed here, and the process ends.
     """
     if not words[1:] or not words[1].startswith("query="):  # install, uninstall
         return ["train", *words]
@@ -43,7 +43,7 @@ def _offer(choices: Iterable[str]) -> None:
 
 
 def _folders(typed: str) -> list[str]:
-    """Folders whose path begins as typed, each with a slash, so that the next Tab goes on inside."""
+    """Folders whose path begins as typed, each with a slash, so that the next Tab completes inside it."""
     head, _, name = typed.rpartition("/")
     parent = Path(f"{head}/" if head or typed.startswith("/") else ".")
     prefix = typed.removesuffix(name)

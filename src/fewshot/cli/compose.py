@@ -1,4 +1,4 @@
-"""Hydra, called so that its errors come out as one line, and a job's result as an exit code. Layer 6."""
+"""Calls Hydra so that its errors become one line, and a job's result an exit code. Layer 6."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ class Task:
         self.verb = job.__module__.rpartition(".")[2]
         self.codes: list[int] = []
         self.failures: list[BaseException] = []
-        self.closing: list[Callable[[], None]] = []  # what is said at the end of a sweep, whatever ended it
+        self.closing: list[Callable[[], None]] = []  # what prints something at the end of a sweep, however it ended
 
     def __call__(self, cfg: object) -> None:
         if self.several and set(STOPPED) & set(self.codes):
@@ -53,7 +53,7 @@ class Task:
         return self.job(cfg)
 
     def exit_code(self) -> int:
-        """0 only if all jobs were; of a sweep that of the signal that stopped it, and 1 otherwise."""
+        """0 only if all jobs returned 0. Of a sweep: that of the signal that stopped it, otherwise 1."""
         if self.failures:
             raise self.failures[0]
         if self.several and any(self.codes):
@@ -64,10 +64,10 @@ class Task:
 def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) -> int:
     """Compose `config_name` with the overrides in argv, check it, and call job(cfg); with -m, once per job.
 
-    A job of a sweep that fails does not stop the others; the code returned is 0 only if all were, and 1 otherwise.
+    A job of a sweep that fails does not stop the others; the code returned is 0 only if all jobs returned 0.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole
-    logging.raiseExceptions = False  # a reader of `--info` that goes away is no error of ours
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on unchanged
+    logging.raiseExceptions = False  # `--info | head`: not an error
     import hydra
 
     from fewshot.cli import schema

@@ -18,22 +18,22 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
     except (FewshotError, KeyboardInterrupt) as error:
         code = getattr(error, "exit_code", 130)
         stopped = code in (75, 130)
-        if not processes.speaks(failed=not stopped):
+        if not processes.reports_end(failed=not stopped):
             return code
         if debug:
             traceback.print_exc()
         said = " ".join(str(error).split()) or "stopped"
         print(said if stopped else f"error: {said}", file=sys.stderr)
         return code
-    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+    except BrokenPipeError:  # nobody reads our output any more (`| head`)
         _discard_output()
         return 1
     except OSError as error:
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG):
             raise
         return _unwritten(error)
-    except Exception:  # a bug; of several processes that meet it one shows the trace
-        if processes.speaks(failed=True):
+    except Exception:  # a bug; of several processes in which it occurs, one shows the trace
+        if processes.reports_end(failed=True):
             raise
         return 1
 
@@ -51,19 +51,19 @@ def finish(code: int) -> NoReturn:
 
 
 def _unwritten(error: OSError) -> int:
-    """A full disk behind `> file`, say: one line, and exit code 1."""
+    """Output that could not be written, to a full disk for example: one line, and exit code 1."""
     _discard_output()
     print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
     return 1
 
 
 def _discard_output() -> None:
-    """What is still to be printed goes nowhere: Python would complain about it at its end."""
+    """Discard what is still to be printed: Python would complain about it when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch says it in two ways, Python in a third."""
+    """PyTorch raises it in two ways, Python in a third."""
     kind = type(error).__name__
     return (
         isinstance(error, MemoryError)

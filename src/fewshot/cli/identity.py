@@ -1,4 +1,4 @@
-"""What Hydra alone knows of a job: its plain configuration, what was chosen, where a sweep lies. Layer 8; no torch."""
+"""What only Hydra knows of a job: its configuration, the chosen groups, the folder of a sweep. Layer 8; no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.identity import digest, evaluation_identity, outside
 
-MAX_SLUG = 60  # letters of a sweep's readable name
+MAX_SLUG = 60  # characters of a sweep's readable name
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def job_identity(verb: str, config: Mapping[str, Any]) -> str:
 def sweep_name(verb: str, overrides: Sequence[str]) -> str:
     """`algorithm=maml,protonet shots=1,5` -> `algorithm-maml-protonet_shots-1-5_3f2a1b`: the same for the same jobs.
 
-    The readable part is of what varies, the hash of all that counts for an identity. Only letters that need no
-    quotes, neither a shell's nor Hydra's.
+    The readable part is made of what varies, the hash of everything that counts for an identity. It has only characters
+    that need no quotes, neither in a shell nor for Hydra.
     """
     ours = sorted(word for word in overrides if not outside(word.lstrip("+~").split("=", 1)[0]))
     varied = [word.split("=", 1) for word in ours if re.search(r"=.*[,(]|^hydra/", word)]

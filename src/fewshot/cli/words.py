@@ -10,7 +10,7 @@ from fewshot.errors import InputError
 
 
 class Words(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, like all others."""
+    """An argument parser whose errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
@@ -25,7 +25,7 @@ def count(text: str) -> int:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """The folder of a file that the user asked for is made; InputError where that, or the writing, is refused."""
+    """Makes the folder of a file that the user asked for; InputError where that, or writing the file, fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield

@@ -1,11 +1,11 @@
-"""Files that survive a power cut: synced, and replaced whole. Layer 0."""
+"""Files that survive a power cut: synced, and replaced as a whole. Layer 0."""
 
 import os
 from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes durable, or a folder's names: a power cut loses new and renamed files otherwise."""
+    """Write a file's bytes, or a folder's names, to the disk: otherwise a power cut loses new and renamed files."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

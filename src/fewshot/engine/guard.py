@@ -1,4 +1,4 @@
-"""From the first value that is not finite nothing moves any more; when that is noticed is another matter. Layer 0."""
+"""Nothing changes after the first value that is not finite, even if that is noticed only later. Layer 0."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ class FiniteGuard:
         self.optimizer, self.buffers, self.device = optimizer, list(buffers), device
         self.steps = torch.zeros((), dtype=torch.int64, device=device)  # steps done
         self.first_bad = torch.zeros_like(self.steps)  # the step at which something was first not finite
-        self.frozen = torch.zeros((), device=device)  # 1 from then on
+        self.frozen = torch.zeros((), device=device)  # 1 from that step on
         self.fused = all(group.get("fused") for group in optimizer.param_groups)
-        if self.fused:  # others refuse to step where these are there
+        if self.fused:  # other optimisers refuse to step where they find these
             vars(optimizer).update(grad_scale=None, found_inf=self.frozen)
         self._kept = self._values()
 
     def keep_buffers(self) -> None:
-        """Before a step's forward moves them: remember them as they are, or were before the first bad step."""
+        """Before a step's forward changes the buffers: keep a copy, of the last step before the first bad one."""
         if self.buffers:
             self._kept.copy_(torch.where(self.frozen.bool(), self._kept, self._values()))
 
@@ -39,14 +39,14 @@ class FiniteGuard:
 
     def bad_step(self, *, wait: bool) -> int | None:
         """The first step at which a value was not finite, if any; weights, optimiser and buffers are then as
-        before it. A GPU is asked only where `wait` allows it."""
+        before it. A GPU is asked only if `wait` is true."""
         if not (wait or self.device.type == "cpu") or not self.frozen:
             return None
         for buffer, values in zip(self.buffers, self._kept.split([b.numel() for b in self.buffers]), strict=True):
             buffer.copy_(values.view_as(buffer))
         bad = int(self.first_bad)
         if bad == 1:
-            self.optimizer.state.clear()  # fused SGD makes its momenta before it sees that it is frozen
+            self.optimizer.state.clear()  # fused SGD creates its momenta before it sees that it is frozen
         return bad
 
     def _values(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run computes on: its device, its processes, its precision. Layer 0."""
+"""What a run computes on: device, processes and precision. Layer 0."""
 
 from typing import NamedTuple, Self
 
@@ -31,6 +31,6 @@ class Machine(NamedTuple):
         return cls(picked, processes)
 
     def at(self, precision: str, *, auto: str) -> Self:
-        """Set to a precision: what it comes to on the first process's device. auto: what `auto` is to mean there."""
+        """This machine set to a precision that the first process's device has. auto: the meaning of `auto` there."""
         picked = self.processes.broadcast(runtime.pick_precision(precision, self.device, auto=auto))
         return self._replace(precision=picked, dtype=runtime.set_precision(picked))

@@ -1,7 +1,7 @@
-"""The processes of one run, as torchrun starts them: who this one is, and what all of them agree on. Layer 0.
+"""The processes of one run, as torchrun starts them: the rank of this one, and what all of them agree on. Layer 0.
 
-Alone, every question here is answered at once and nothing is sent. torch comes late: the command line asks
-`speaks` before it needs anything else.
+In a run of one process nothing is sent. torch is imported late: the command line calls `reports_end` before it needs
+anything else of this file.
 """
 
 import atexit
@@ -15,17 +15,17 @@ from fewshot.errors import FewshotError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_failed = False  # this process has ended its part with an error, and waits for nobody
+_failed = False  # this process has ended with an error and does not wait for the others
 
 
 class PeerLost(FewshotError):
-    """Another process of the run has ended while this one counted on it."""
+    """Another process of the run has ended while this one was waiting for it."""
 
 
 class Processes:
     """This process among those of its run: `rank` of `size`, and `local_rank` of `local_size` on its machine.
 
-    Every method is called by all processes, in the same order. Raises PeerLost where one of them is gone.
+    Every method is called by all processes, in the same order. Raises PeerLost where one of them has ended.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def agree(self, signum: int | None) -> int | None:
@@ -50,7 +50,7 @@ class Processes:
     def mean_(self, tensors: "Sequence[Tensor]") -> None:
         """Each tensor becomes its mean over the processes, in place: one message per type of number.
 
-        All processes get the same bits: each entry is summed once and handed out.
+        All processes get the same bits: each entry is summed once and sent to all.
         """
         if self.size == 1:
             return
@@ -66,7 +66,7 @@ class Processes:
                 t.detach().copy_(values.view_as(t))
 
     def broadcast(self, value: Any) -> Any:
-        """What the first process has: tensors on the CPU and plain values, in any nesting."""
+        """The first process's value, in all processes: tensors on the CPU and plain values, nested in any way."""
         if self.size == 1:
             return value
         import torch
@@ -77,7 +77,7 @@ class Processes:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, by rank."""
+        """The values of all processes, by rank."""
         if self.size == 1:
             return [value]
         import torch
@@ -92,14 +92,14 @@ ALONE = Processes()
 
 
 def size() -> int:
-    """How many processes this run has, by the environment that torchrun sets; 1 without it."""
+    """How many processes this run has, from the environment that torchrun sets; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join() -> Processes:
-    """Meet the other processes of the run; alone without torchrun. All but the first fall silent.
+    """Connect to the other processes of the run, if torchrun started any. All but the first print nothing from now on.
 
-    GPU tensors travel by NCCL, all else by gloo. Raises FewshotError where they do not meet.
+    GPU tensors are sent by NCCL, all else by gloo. Raises FewshotError where they cannot connect.
     """
     if size() == 1:
         return ALONE
@@ -125,10 +125,10 @@ def join() -> Processes:
     return found
 
 
-def speaks(*, failed: bool) -> bool:
-    """Whether this process is to say how the run ended: one line for all of them.
+def reports_end(*, failed: bool) -> bool:
+    """Whether this process prints how the run ended: one line for all of them.
 
-    After an error it is the process that met it first, since the others end because of it or by the same
+    After an error it is the process in which it occurred first, since the others end because of it or by the same
     error; otherwise the first one. A process that failed does not wait for the others at its end.
     """
     global _failed
@@ -143,7 +143,7 @@ def speaks(*, failed: bool) -> bool:
 
     place = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
     attempt = [os.environ.get(f"TORCHELASTIC_{word}", "") for word in ("RUN_ID", "RESTART_COUNT")]
-    try:  # torchrun keeps this store, so it is there before the processes have met and after one has died
+    try:  # torchrun keeps this store: it exists before the processes are connected and after one has died
         store = torch.distributed.TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
         return bool(store.add("/".join(["fewshot failed", *attempt]), 1) == 1)
     except (RuntimeError, ValueError):
@@ -151,7 +151,7 @@ def speaks(*, failed: bool) -> bool:
 
 
 def _leave() -> None:
-    """Leave together: torchrun ends all when one has gone, and the first has the most to finish."""
+    """Wait for the others before leaving: torchrun ends all when one has left, and the first has the most to finish."""
     import torch
 
     with contextlib.suppress(RuntimeError):

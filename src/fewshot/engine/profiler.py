@@ -1,4 +1,4 @@
-"""Where the time of a few steps goes: a trace to look at and the ten largest costs. Layer 0."""
+"""What takes the time of a few steps: a trace to look at and the ten largest costs. Layer 0."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else its library writes on stderr
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise its library prints to stderr
 SKIPPED, TRACED = 5, 5  # steps: the first ones warm up (and are captured, on CUDA), the next ones are traced
 LARGEST = 10
 
@@ -39,7 +39,7 @@ class StepProfiler:
         self._start_if_due()
 
     def close(self) -> None:
-        """The end, perhaps before what was planned: what has been traced is written."""
+        """Write what was traced; the run may end earlier than planned."""
         if self._skip <= self._done < self._skip + self.traced:
             self._profile.stop()
 
@@ -56,7 +56,7 @@ class StepProfiler:
 
 
 def largest_costs(averages: Any, steps: int) -> list[dict[str, Any]]:
-    """What took most time itself, callees left out: kernels where there is a GPU, else operations.
+    """What took most time by itself, without what it called: kernels on a GPU, otherwise operations.
 
     Each as {"operation", "calls", "ms", "percent"}: per step, and of the time of all of them.
     """

@@ -20,7 +20,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep freed buffers for the next step instead of returning them to the kernel.
 
     Large activations are otherwise unmapped and faulted in again every step, which costs a CPU training step
-    up to half its time. Does nothing, and says so by False, where glibc is not there or when
+    up to half its time. Does nothing and returns False where there is no glibc, or if
     FEWSHOT_ALLOCATOR=system is set. Call it before the first large tensor.
     """
     if os.environ.get("FEWSHOT_ALLOCATOR") == "system" or not sys.platform.startswith("linux"):
@@ -33,15 +33,15 @@ def keep_freed_memory() -> bool:
 
 
 def threads_per_process(local_size: int) -> int:
-    """One thread per core that this process may use, the cores shared out among the processes of this machine."""
+    """One thread per core that this process may use, divided among the processes of this machine."""
     return max(1, len(os.sched_getaffinity(0)) // local_size)
 
 
 def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
-    """auto | cpu | cuda | cuda:<index> -> the device; asking for one that is not there is the user's error.
+    """auto | cpu | cuda | cuda:<index> -> the device; asking for one that does not exist is the user's error.
 
-    A CUDA device has its index, which torch.cuda.set_device asks for. Of several processes each gets a CUDA
-    device of its own, and none may name one.
+    A CUDA device is returned with its index, which torch.cuda.set_device needs. With several processes each gets a CUDA
+    device of its own, and the user may not name one.
     """
     if processes.size > 1 and wanted not in ("auto", "cpu", "cuda"):
         raise InputError(f"device={wanted} names one device for {processes.size} processes; use auto, cuda or cpu")
@@ -66,9 +66,9 @@ def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
 
 
 def has_matrix_units(device: torch.device) -> bool:
-    """Whether products of bf16 are the fast ones there: AMX of a CPU, or CUDA of compute capability 8.0 on.
+    """Whether bf16 products are fast on a device: a CPU with AMX, or CUDA from compute capability 8.0 on.
 
-    Where PyTorch is too old to tell of its CPU (`torch.cpu.get_capabilities`), there are none.
+    False where PyTorch is too old to describe its CPU (`torch.cpu.get_capabilities`).
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -77,9 +77,9 @@ def has_matrix_units(device: torch.device) -> bool:
 
 
 def pick_precision(wanted: str, device: torch.device, *, auto: str) -> str:
-    """auto | fp32 | tf32 | bf16 -> what it comes to on `device`: fp32, tf32 or bf16.
+    """auto | fp32 | tf32 | bf16 -> the precision that is used on `device`: fp32, tf32 or bf16.
 
-    auto: what `auto` stands for where the device has matrix units; fp32 elsewhere. tf32 is there on CUDA only.
+    auto: the meaning of `auto` where the device has matrix units; fp32 elsewhere. tf32 exists on CUDA only.
     """
     if wanted not in ("auto", *PRECISIONS):
         raise InputError(f"precision={wanted} is unknown; use auto, fp32, tf32 or bf16")

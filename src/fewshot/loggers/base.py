@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a logger may know of the run when it starts."""
+    """What a logger is told of the run when it starts."""
 
     folder: Path  # the run folder (design: outputs/train/<name>/<unique id>/)
     name: str  # e.g. "maml_glyphs_5w1s"
     id: str  # unique and fixed over resumes: the folder's own name
     steps: int  # outer updates planned
-    first_step: int  # 0, or the step that a resumed run goes on from
+    first_step: int  # 0, or the step from which a resumed run continues
     config: Mapping[str, Any]  # resolved configuration as plain nested dicts
     group: str  # runs that belong together (a sweep, an experiment)
     job_type: str  # "train" or "evaluate"
@@ -22,7 +22,7 @@ class RunInfo:
 
 
 class Logger(Protocol):
-    """Receives what the trainer reports. It must not fail the run: it warns once and goes quiet instead."""
+    """Receives what the trainer reports. It must not fail the run: instead it warns once and stops logging."""
 
     def start(self, run: RunInfo) -> None:
         """Called once, before the first step."""

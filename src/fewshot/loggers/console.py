@@ -1,7 +1,7 @@
 """The run in the terminal: a live bar, or plain lines where no bar can be drawn. Layer 2.
 
 Plain lines when standard output is not a terminal, is a narrow or a dumb one, or when NO_COLOR is set
-(https://no-color.org). A reader that goes away (`| head`, a closed window) ends the output, not the run.
+(https://no-color.org). If nobody reads any more (`| head`, a closed window), the output ends and the run continues.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ class Console:
         self._stop_live()
 
     def _start_live(self) -> None:
-        """Live mode; any trouble with the terminal leaves plain lines."""
+        """Start the live bar; if the terminal refuses it, plain lines remain."""
         import rich.console
         import rich.errors
         import rich.live
@@ -100,7 +100,7 @@ class Console:
         self._marks.append((now, step))
         self._due = now + self.live_seconds
         try:
-            gone = not sys.stdout.isatty()  # rich then draws nothing, and says nothing
+            gone = not sys.stdout.isatty()  # rich then draws nothing and raises nothing
             if not gone:
                 self._live.update(self._bar(step, now, ending), refresh=True)
         except (OSError, ValueError):
@@ -110,7 +110,7 @@ class Console:
             self._stop_live()
 
     def _bar(self, step: int, now: float, ending: str) -> "Text":
-        """One line that fits: name, bar, and as many of the figures as there is room for."""
+        """One line that fits: name, bar, and as many of the numbers as there is room for."""
         from rich.text import Text
 
         room = shutil.get_terminal_size().columns - 1

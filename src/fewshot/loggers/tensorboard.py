@@ -65,7 +65,7 @@ class TensorBoard:
             self._writer = None
 
     def _guard(self, action: Callable[[], None]) -> None:
-        """A tracker never fails the run: one warning, then nothing more is written."""
+        """A logger never fails the run: one warning, then nothing more is written."""
         try:
             action()
         except Exception as error:

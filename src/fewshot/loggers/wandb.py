@@ -1,7 +1,7 @@
 """Weights & Biases: a mirror of metrics.jsonl, online where there is a key, else offline. Layer 2.
 
-A thread of its own imports and drives wandb: import and start take 1.5 to 3 s, which training need not wait
-for. Rows wait in a queue. Whatever goes wrong there costs one warning and the mirror, never the run.
+A thread of its own imports and drives wandb: import and start take 1.5 to 3 s, for which training does
+not wait. Rows wait in a queue. If something goes wrong there is one warning and no mirror; the run continues.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Wandb:
         self._queue: queue.SimpleQueue[dict[str, Any] | _End] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._warned = False
-        self._unsynced: Path | None = None  # where the offline record lies
+        self._unsynced: Path | None = None  # where the offline record is
 
     def start(self, run: RunInfo) -> None:
         self._thread = threading.Thread(target=self._work, args=(run,), name="wandb", daemon=True)
@@ -90,7 +90,7 @@ class Wandb:
             _tell(f"W&B: offline; to upload: wandb sync {shlex.quote(str(self._unsynced))}/offline-run-*")
 
     def _work(self, run: RunInfo) -> None:
-        """The thread: opens the record, copies rows, closes it. Goes on after a row that wandb refuses."""
+        """The thread: opens the record, copies rows, closes it. Continues after a row that wandb refuses."""
         record = self._attempt(functools.partial(self._open, run))
         if record is None:
             return
@@ -117,7 +117,7 @@ class Wandb:
                 return self._init(run, mode, key)
             except Exception as error:
                 self._warn(f"{_first_line(error)}; logging offline")
-                _teardown()  # else the id counts as in use
+                _teardown()  # otherwise the id counts as in use
         record = self._init(run, "offline", None)
         self._unsynced = run.folder / "wandb"
         return record
@@ -139,7 +139,7 @@ class Wandb:
             tags=sorted({*self.tags, *run.tags}),
             config=dict(run.config),
             resume="allow" if run.first_step else None,  # None: replaces a run of that id
-            reinit="create_new",  # leaves a run of the caller's own alone
+            reinit="create_new",  # does not touch a W&B run that the caller has started
             settings=settings,
         )
         record.define_metric("step")
