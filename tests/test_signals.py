@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from fewshot.signals import CAUGHT, Stopped, StopSignal
+from fewshot.signals import CAUGHT, PATIENCE, Stopped, StopSignal, end_at_once_from_here
 
 
 def send(signum: int) -> None:
@@ -133,3 +134,45 @@ def test_ctrl_c_ends_the_run_whatever_the_launcher_does(launcher: list[int]) -> 
         assert not stop.pass_on()
         assert stop.received == signal.SIGINT
     assert launcher == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
+@pytest.mark.parametrize("inside", ["end_at_once_from_here()", "StopSignal(at_once=True).__enter__()"])
+def test_while_there_is_nothing_to_save_a_signal_ends_the_process_at_once(signum: int, code: int, inside: str) -> None:
+    """Also where an import or a library would have made another exception of it."""
+    script = f"""
+import os
+from fewshot.signals import StopSignal, end_at_once_from_here
+{inside}
+try:
+    os.kill(os.getpid(), {int(signum)})
+except BaseException:
+    print("another exception")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "stopped\n", code)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        end_at_once_from_here()
+        with StopSignal() as stop:
+            send(signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_takes_long_says_what_it_waits_for(capfd: pytest.CaptureFixture[str]) -> None:
+    with StopSignal(at_once=True) as stop, stop.deferred("this step ends and is saved"):
+        send(signal.SIGTERM)
+        assert stop.received == signal.SIGTERM
+        time.sleep(PATIENCE + 0.5)
+    assert capfd.readouterr().err == "stopping: this step ends and is saved first (again: at once)\n"
+
+
+def test_at_once_calls_the_launchers_handler(launcher: list[int]) -> None:
+    with StopSignal(at_once=True):
+        send(signal.SIGUSR2)
+        assert launcher == [signal.SIGUSR2]

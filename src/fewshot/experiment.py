@@ -67,13 +67,14 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
     status, result = "failed", None
     try:
         torch.manual_seed(key(made.config["seed"], "train"))
-        progress = made.trainer.fit(
-            made.algorithm, made.batches, made.validate, folder=folder, loggers=loggers, context=made.context,
-            device=machine.device, dtype=made.machine.dtype, stop=stop, processes=processes,
-        )  # fmt: skip
-        result = _test(made, folder, progress, stop)
-        if processes.first:
-            folder.write_result(result)
+        with stop.deferred("the step ends and is saved"):
+            progress = made.trainer.fit(
+                made.algorithm, made.batches, made.validate, folder=folder, loggers=loggers, context=made.context,
+                device=machine.device, dtype=made.machine.dtype, stop=stop, processes=processes,
+            )  # fmt: skip
+            result = _test(made, folder, progress, stop)
+            if processes.first:
+                folder.write_result(result)
         status = "finished"
     except FewshotError as error:
         status = "stopped" if getattr(error, "signum", None) else "failed"

@@ -1,13 +1,42 @@
-"""Stopping at a step boundary: one signal asks, a second one ends the process at once. Layer 0."""
+"""Signals: the process ends at once while there is nothing to save, and at a step boundary once there is. Layer 0."""
 
+import contextlib
 import os
 import signal
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 from fewshot.errors import FewshotError
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PATIENCE = 1.5  # seconds after which whoever asked to stop is told what the run is still doing
+
+
+def exit_code(signum: int) -> int:
+    """Of a process that a signal stopped: 130 for Ctrl-C, 75 for the others."""
+    return 130 if signum == signal.SIGINT else 75
+
+
+def end_at_once(signum: int, frame: FrameType | None = None) -> NoReturn:
+    """The handler while nothing has to be saved: one word, and the end.
+
+    It raises no exception: in the middle of an import, or of a library that catches it, another would come out.
+    """
+    cursor = "\x1b[?25h" if sys.stderr is not None and os.isatty(2) else ""  # a bar may have hidden it
+    with contextlib.suppress(OSError):
+        os.write(2, f"{cursor}stopped\n".encode())
+    os._exit(exit_code(signum))
+
+
+def end_at_once_from_here() -> None:
+    """Install `end_at_once` for every signal that nobody has a handler for; one that is ignored stays ignored."""
+    for signum in CAUGHT:
+        if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(signum, end_at_once)
 
 
 class Stopped(FewshotError):
@@ -16,44 +45,78 @@ class Stopped(FewshotError):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.signum = signum
-        self.exit_code = 130 if signum == signal.SIGINT else 75
+        self.exit_code = exit_code(signum)
 
 
 class StopSignal:
-    """Context manager: catches SIGINT, SIGTERM, SIGUSR1 and SIGUSR2; `received` is the first one's number.
+    """Context manager that takes the signals of `CAUGHT`: the first one is noted as `received`, for the loop to save
+    and stop, and a second one ends the process at once.
 
-    Handlers that were there before (a cluster's launcher) are put back at the end and called by `pass_on`,
-    after the run has saved.
+    Handlers that were there before (a cluster's launcher) are put back at the end, and called by `pass_on`, after the
+    run has saved.
+    at_once: a signal ends the process at once, or calls the handler that was there, but for the time of `deferred`.
     relayed: a launcher passes signals on, perhaps one that came here already, and kills by itself when it has
     waited enough (torchrun: 30 s); a second one then does nothing.
     """
 
-    def __init__(self, *, relayed: bool = False) -> None:
+    def __init__(self, *, relayed: bool = False, at_once: bool = False) -> None:
         self.received: int | None = None
         self.relayed = relayed
+        self._deferring, self._doing = not at_once, ""
         self._for_launcher: list[int] = []
         self._before: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> "StopSignal":
         for signum in CAUGHT:
-            self._before[signum] = signal.signal(signum, self._handle)
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # `nohup` has it ignored
+                self._before[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
-    def _handle(self, signum: int, _: FrameType | None) -> None:
-        if self._theirs(signum):  # a cluster sends several, such as SIGTERM and then SIGUSR2: each is its launcher's
+    @contextlib.contextmanager
+    def deferred(self, doing: str) -> Iterator[None]:
+        """Inside, a signal waits for the loop to look at `received`. doing: what is said if that takes a while."""
+        before = self._deferring, self._doing
+        self._deferring, self._doing = True, doing
+        try:
+            yield
+        finally:
+            self._deferring, self._doing = before
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not self._deferring:
+            self._now(signum, frame)
+            return
+        if self._is_launchers(signum):  # a cluster sends several, such as SIGTERM and then SIGUSR2
             self._for_launcher.append(signum)
         elif self.received is not None and not self.relayed:
             os._exit(128 + signum)
-        self.received = self.received or signum
+        if self.received is None:
+            self.received = signum
+        if self._doing:
+            reminder = threading.Timer(PATIENCE, self._remind)
+            reminder.daemon = True
+            reminder.start()
 
-    def _theirs(self, signum: int) -> bool:
+    def _now(self, signum: int, frame: FrameType | None) -> None:
+        """A launcher's handler decides: it ends the process, or returns and the run goes on."""
+        if self._is_launchers(signum):
+            self._before[signum](signum, frame)  # type: ignore[operator]
+        else:
+            end_at_once(signum)
+
+    def _remind(self) -> None:
+        if self._doing and self.received is not None:
+            with contextlib.suppress(OSError):
+                os.write(2, f"stopping: {self._doing} first (again: at once)\n".encode())
+
+    def _is_launchers(self, signum: int) -> bool:
         """Whether somebody else had installed a handler for the signal."""
         handler = self._before.get(signum)
-        return callable(handler) and handler is not signal.default_int_handler
+        return callable(handler) and handler not in (signal.default_int_handler, end_at_once)
 
     def sleep(self, seconds: float) -> None:
         """So long, or until a signal has come."""
@@ -67,7 +130,7 @@ class StopSignal:
         Such a handler may end the process (after it has put the job back into the cluster's queue). True where the
         signal was the launcher's and all have come back: the run is to go on, and no signal counts as received.
         """
-        launchers = self.received is not None and self._theirs(self.received)
+        launchers = self.received is not None and self._is_launchers(self.received)
         while self._for_launcher:
             signum = self._for_launcher.pop(0)
             self._before[signum](signum, None)  # type: ignore[operator]

@@ -44,7 +44,10 @@ def main(argv: list[str] | None = None) -> None:
 
         words = answer(words)
     from fewshot.cli.errors import finish, guarded
+    from fewshot.signals import end_at_once_from_here
 
+    if argv is None:  # as the console script: Ctrl-C in the middle of an import would come out as another error
+        end_at_once_from_here()
     verb, *rest = words or ["help"]
     if verb in ("-h", "--help", "help", "--version"):
         finish(guarded(lambda: print(_version() if verb == "--version" else usage()) or 0, debug=False))

@@ -35,7 +35,7 @@ def job(cfg: DictConfig) -> int:
     if plan.finished:
         print(f"finished before: {plan.folder}")
         return 0
-    with StopSignal(relayed=processes.size() > 1) as stop:
+    with StopSignal(relayed=processes.size() > 1, at_once=True) as stop:
         while True:
             try:
                 done = carry_out(plan, stop)

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from fewshot.errors import InputError
-from fewshot.signals import StopSignal
+from fewshot.signals import Stopped, StopSignal
 from fewshot.sweep.batch import Batch, last_line
 from fewshot.sweep.jobs import Job
 from fewshot.sweep.process import Child
@@ -38,6 +38,7 @@ class LocalBatch(Batch):
         self.running: dict[Any, Running] = {}  # by what `wait` takes
         self.waiting, self.free = deque(self.open), deque(self.sweep.slots)
         self.tries = Counter[int]()  # attempts of this launch, by number
+        self.starting = False  # whether a process is just being made
 
     def at_a_time(self) -> int:
         self.sweep.warm_up()
@@ -49,20 +50,24 @@ class LocalBatch(Batch):
     def work_off(self, stop: StopSignal) -> None:
         while self.running or (self.waiting and stop.received is None):
             while self.waiting and self.free and stop.received is None:
-                self._start(self.waiting.popleft(), self.free.popleft())
+                self._start(self.waiting.popleft(), self.free.popleft(), stop)
             for sentinel in wait(list(self.running), timeout=POLL_SECONDS):
                 self._settle(self.running.pop(sentinel), stopping=stop.received is not None)
             for _, child, _ in self.running.values():
                 self._enforce_timeout(child)
             self.view.update()
 
-    def _start(self, job: Job, slot: Slot) -> None:
+    def _start(self, job: Job, slot: Slot, stop: StopSignal) -> None:
         cfg = self.cfgs[job.number]
         assert cfg is not None
         cfg.threads = slot.threads
         environment = {} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu}
+        self.starting = True  # which takes until all that jobs share is imported
         child = Child(self.sweep.task.job, cfg, self.log(job), environment)
+        self.starting = False
         self.running[child.sentinel] = Running(job, child, slot)
+        if stop.received is not None:  # came meanwhile, when this one could not be told
+            child.send(stop.received)
         self.tries[job.number] += 1
         self.started(job)
 
@@ -103,6 +108,8 @@ class LocalBatch(Batch):
             child.kill()
 
     def _signal(self, signum: int) -> None:
+        if self.starting and not self.running:  # nothing to wait for; a process without its launcher ends by itself
+            raise Stopped(signum, self.stopped_message())
         for _, child, _ in self.running.values():
             child.send(signum)
 
@@ -118,7 +125,7 @@ class StopAll(StopSignal):
 
     def __init__(self, pass_on: Callable[[int], None], kill: Callable[[], None]) -> None:
         super().__init__()
-        self._pass, self._kill = pass_on, kill
+        self._pass, self._kill, self._doing = pass_on, kill, "the running jobs save and end"
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None:
