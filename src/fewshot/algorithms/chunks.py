@@ -12,10 +12,10 @@ from fewshot.ops.tasks import accumulated
 def in_chunks(
     function: Callable[[Episode], StepOutput], batch: Episode, chunk: int | None, parameters: Iterable[nn.Parameter]
 ) -> StepOutput:
-    """`function(batch)`, at most `chunk` tasks at a time (None: all): gradients are those of the whole.
+    """`function(batch)`, at most `chunk` tasks at a time (None: all); the gradients are those of all tasks together.
 
-    function: gives the mean loss over its tasks. Each chunk is differentiated by `parameters` and freed before the
-    next one is computed, so that memory is that of one chunk.
+    function: returns the mean loss over its tasks. Each chunk is differentiated with respect to `parameters` and freed
+    before the next one is computed, so that only one chunk is in memory.
     """
     tasks = len(batch.query_y)
     if chunk is None or chunk >= tasks or not torch.is_grad_enabled():

@@ -1,9 +1,9 @@
-"""What heads on a trained embedding share: the classifier they train, and what they get to see of a task.
+"""The common part of heads on a trained embedding: the classifier that is trained, and the features of a task.
 
     training   (1)  cross-entropy of a linear classifier over all training classes, in mini-batches
     a task     (2)  classify(z_support, onehot, z_query) -> logits, f frozen; all queries of the task at once
 
-A method defines `classify`. All of them train alike, so one trained run serves every one of them.
+A method defines `classify`. All of them are trained in the same way, so one trained run can be evaluated with any of them.
 
 Shapes: embeddings [T, N*K, D] and [T, N*Q, D], onehot [T, N*K, N], logits [T, N*Q, N].
 """
@@ -18,7 +18,7 @@ from fewshot.algorithms.base import Algorithm, State, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.ops.similarities import full_precision
 
-AVERAGED = 100  # mini-batches that the mean embedding is taken over
+AVERAGED = 100  # mini-batches over which the mean embedding is computed
 
 
 class Support(NamedTuple):
@@ -31,7 +31,7 @@ class Support(NamedTuple):
 class EmbeddingHead(Algorithm):
     """Subclasses define `classify`, and set `assumes` where they are transductive.
 
-    assumes: what a transductive method takes for granted about the queries; its results say so.
+    assumes: what a transductive method assumes about the queries; it is written into its results.
     mean: [D], of the embeddings of the training images, for heads that subtract it: a moving average over mini-batches,
     in batch norm's training mode; zeros, and batches = 0, where nothing was trained here.
     """

@@ -1,4 +1,4 @@
-"""The linear classifier on top of a backbone, as it stands before an inner loop moves it. Layer 2.
+"""The linear classifier on top of a backbone, before the inner loop changes it. Layer 2.
 
 A head gives `start(ways, like)`: weight [N, D] and bias [N] of type and device of `like`, for N = ways classes.
 """
@@ -12,7 +12,7 @@ Start = dict[str, Tensor]  # "weight" and "bias"
 
 
 class LearnedHead(nn.Linear):
-    """Weight and bias are meta-learned, so they serve the number of ways that they were learned for."""
+    """Weight and bias are meta-learned: usable only with the number of ways for which they were learned."""
 
     def start(self, ways: int, like: Tensor) -> Start:
         if ways != self.out_features:

@@ -18,8 +18,8 @@ class Conv4(nn.Module):
 
     filters: channels of every block. blocks: how many.
     downsampling: "pool" (2x2 max after the activation, prototypical networks) or "stride" (in the
-        convolution, MAML on Omniglot). downsamplings: in so many blocks, from the first on; null: in all.
-    unpadded: so many blocks, from the first on, have a convolution without padding (relation networks).
+        convolution, MAML on Omniglot). downsamplings: how many blocks, from the first on, downsample; null: all.
+    unpadded: how many blocks, from the first on, have a convolution without padding (relation networks).
     readout: "flatten" (`map_shape` is what it flattens), "mean" (MAML's 28x28 net with strides) or "max" over
         the positions.
     norm: batch | layer | instance | group | none. norm_scale: false leaves out batch norm's scale (MAML).
@@ -60,15 +60,15 @@ class Conv4(nn.Module):
         channels, (height, width) = image_shape[0], image_shape[1:]
         self.blocks = nn.Sequential()
         for i in range(blocks):
-            halves, padding = downsamplings is None or i < downsamplings, 0 if i < unpadded else 1
-            stride = 2 if halves and downsampling == "stride" else 1
+            downsamples, padding = downsamplings is None or i < downsamplings, 0 if i < unpadded else 1
+            stride = 2 if downsamples and downsampling == "stride" else 1
             block = [
                 Conv2d(channels, filters, 3, stride=stride, padding=padding, bias=bias),
                 NORMS[norm](filters, **options),
                 copy.deepcopy(activation),
             ]
             height, width = ((n + 2 * padding - 3) // stride + 1 for n in (height, width))
-            if halves and downsampling == "pool":
+            if downsamples and downsampling == "pool":
                 first = isinstance(activation, MONOTONE)  # the same values and gradients from a quarter of the work
                 block.insert(2 if first else 3, MaxPool())
                 height, width = height // 2, width // 2

@@ -11,7 +11,7 @@ Weights = dict[str, Tensor]
 class Adam:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1) as a function of weights and gradients.
 
-    It works on each number by itself, so tasks along a first axis are T optimisers in one; nothing is changed in
+    Each number is updated by itself, so tasks along a first axis are T optimisers in one; nothing is changed in
     place and nothing is read back from the device. Weights without a gradient do not move in that step.
     """
 

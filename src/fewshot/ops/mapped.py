@@ -161,12 +161,12 @@ def _joined(t: Tensor, axis: int | None, tasks: int) -> Tensor:
 
 
 def _parted(t: Tensor, tasks: int) -> Tensor:
-    """Back again, the tasks in front of the channels."""
+    """The inverse: the tasks in an axis before the channels."""
     return t.unflatten(1 if t.ndim > 1 else 0, (tasks, -1))
 
 
 def _mere_shape(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory that nobody touches, in the layout of `like`, for functions that ask for a tensor's shape."""
+    """A tensor that is never read, in the layout of `like`, for functions that need only its shape."""
     last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
@@ -319,6 +319,6 @@ def _times(geometry: Geometry, tasks: int) -> Geometry:
 
 
 def _stacked(function: Callable[[Tensor], Tensor], t: Tensor, axis: int) -> Any:
-    """What all tasks share goes over [B*T, ...] at once; the tasks come out in front of the channels."""
+    """What all tasks share is computed for [B*T, ...] at once; in the result the tasks are before the channels."""
     t = t.movedim(axis, 1)
     return function(t.flatten(0, 1)).unflatten(0, t.shape[:2]), 1

@@ -5,7 +5,7 @@ PyTorch's fused batch, layer and instance norm with affine weights give a wrong 
 arguments they are right, so the layers here normalise first and then scale and shift. `group_norm` is right
 as it is. `fewshot check` finds the fused ones in any model; `convert` replaces them.
 
-Batch norm here can also be told where its statistics come from (`statistics_from`) and can hand out what it
+Batch norm here can also be told where its statistics come from (`statistics_from`) and can record what it
 saw (`recording`): MAML's `norm_statistics` is built on the two.
 """
 

@@ -1,7 +1,7 @@
 """Means, products, distances and angles of embeddings, in the precision of their operands. Layer 0.
 
 A run may multiply matrices in TF32 or bf16. Rounded like that, a squared distance of 300 is off by 5 and the normal
-equations of a closed-form head are useless; what stands here is not rounded, forward and backward, in CUDA graphs too.
+equations of a closed-form head are useless; here nothing is rounded, forward and backward, also in CUDA graphs.
 
 Shapes: a [..., P, D], b [..., N, D]; z [T, M, D] embeddings, y [T, M] int64 labels in 0..N-1. float32 or float64.
 """

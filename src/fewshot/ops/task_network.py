@@ -1,12 +1,12 @@
 """A backbone with a linear head, for many tasks that each have parameters of their own. Layer 0.
 
-Parameters go by name: `backbone.*`, `head.weight`, `head.bias`. One of shape S is S where all tasks share it and
-[T, *S] where each has its own.
+Parameters are kept by name: `backbone.*`, `head.weight`, `head.bias`. One of shape S has shape S where all tasks share
+it, and [T, *S] where each task has its own.
 
-norm_statistics says what batch norm sees while a task adapts, and when it predicts:
-    batch    each batch that it is given, at test too: predictions depend on the other queries (transductive)
-    support  the support set, for the queries as well
-    running  as `batch` in training; the averages over training's queries at validation and test
+norm_statistics: what batch norm normalises with while a task adapts, and when it predicts:
+    batch    the statistics of each batch, also at test: predictions depend on the other queries (transductive)
+    support  those of the support set, also for the queries
+    running  as `batch` in training; at validation and test the running averages over the queries of training
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class TaskNetwork:
             return map_tasks(lambda p, x: model_features(self.backbone, p, x), params, self.shapes, x)
 
     def gradient(self, loss: Loss, params: Params, names: Sequence[str], x: Tensor, y: Tensor) -> Params:
-        """Of each task's own loss, by the parameters `names`: [T, *S] each."""
+        """The gradient of each task's own loss with respect to the parameters `names`: [T, *S] each."""
 
         def of_one_task(params: Params, x: Tensor, y: Tensor) -> Params:
             moving = {name: params[name] for name in names}
@@ -56,7 +56,7 @@ class TaskNetwork:
             return map_tasks(of_one_task, params, self.shapes, x, y)
 
     def with_support_statistics(self, params: Params, support_x: Tensor) -> Params:
-        """Where batch norm is to see the support set: what it saw there goes along with the parameters."""
+        """With norm_statistics=support: the parameters, together with the statistics of the support set."""
         if self.norm_statistics != "support":
             return params
         with self.statistics(adapting=True):
@@ -76,7 +76,7 @@ class TaskNetwork:
         norm.update_running(self.backbone, seen)
 
     def statistics(self, *, adapting: bool) -> AbstractContextManager[None]:
-        """Batch norm sees what `norm_statistics` says inside the block."""
+        """Inside the block batch norm normalises as `norm_statistics` says."""
         stored = {"batch": False, "support": not adapting, "running": not self.backbone.training}
         return norm.statistics_from(self.backbone, "stored" if stored[self.norm_statistics] else "batch")
 
