@@ -3,7 +3,7 @@
     training   (1)  cross-entropy of a linear classifier over all training classes, in mini-batches
     a task     (2)  classify(z_support, onehot, z_query) -> logits, f frozen; all queries of the task at once
 
-A method defines `classify`. All of them are trained in the same way, so one trained run can be evaluated with any of them.
+A method defines `classify`. All of them are trained alike: one trained run can be evaluated with any of them.
 
 Shapes: embeddings [T, N*K, D] and [T, N*Q, D], onehot [T, N*K, N], logits [T, N*Q, N].
 """
