@@ -1,0 +1,74 @@
+"""Which folder a run writes in."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fewshot.errors import InputError
+from fewshot.identity import identity
+from fewshot.resume import as_yaml, check_writable, open_fixed, open_resumed
+from fewshot.run_folder import FolderInUse, RunFolder
+
+NAMES = {"algorithm": "maml"}
+CONFIG = {"ways": 5, "rate": 1e-5, "name": "größe: a, b", "off": "off", "list": [1, None], "resume": "auto"}
+
+
+def test_config_yaml_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = open_resumed(tmp_path, CONFIG, NAMES)
+    assert folder.config == CONFIG
+    assert folder.about["names"] == NAMES
+    assert folder.about["identity"] == identity(CONFIG)
+    assert "größe" in as_yaml(CONFIG)
+
+
+def test_an_unfinished_run_of_the_same_identity_is_gone_on_with(tmp_path: Path) -> None:
+    first = open_resumed(tmp_path, CONFIG, NAMES)
+    assert open_resumed(tmp_path, CONFIG, NAMES).path != first.path  # the first is in use
+    first.close()
+    again = open_resumed(tmp_path, CONFIG | {"name": "outside the identity"}, NAMES)
+    assert again.path == first.path
+    again.close()
+    assert open_resumed(tmp_path, CONFIG | {"ways": 6}, NAMES).path != first.path
+    assert open_resumed(tmp_path, CONFIG | {"resume": "false"}, NAMES).path != first.path
+    first.write_result({"a": 1})
+    assert open_resumed(tmp_path, CONFIG, NAMES).path != first.path
+    said = re.escape(f"{first.path} is finished; use fewshot evaluate run={first.path}, or resume=false for a new run")
+    with pytest.raises(InputError, match=said):
+        open_resumed(tmp_path, CONFIG | {"resume": str(first.path)}, NAMES)
+
+
+def test_true_names_what_differs(tmp_path: Path) -> None:
+    asked = CONFIG | {"resume": "true"}
+    with pytest.raises(InputError, match="resume=true, but no unfinished run of this configuration is in "):
+        open_resumed(tmp_path, asked, NAMES)
+    other = open_resumed(tmp_path, CONFIG | {"ways": 7}, NAMES)
+    with pytest.raises(InputError, match=r"differs in: ways: 7 -> 5; use resume=auto for a new run"):
+        open_resumed(tmp_path, asked, NAMES)
+    same = open_resumed(tmp_path, CONFIG, NAMES)
+    with pytest.raises(InputError, match="nothing: it is in use by another process"):
+        open_resumed(tmp_path, asked, NAMES)
+    same.close()
+    other.close()
+
+
+def test_a_fixed_place(tmp_path: Path) -> None:
+    path = tmp_path / "job"
+    first = open_fixed(path, CONFIG, "abc", NAMES)
+    assert RunFolder(path).in_use
+    with pytest.raises(FolderInUse, match="is in use by a running process"):
+        open_fixed(path, CONFIG, "abc", NAMES)
+    first.close()
+    assert not RunFolder(path).in_use
+    assert open_fixed(path, CONFIG, "abc", NAMES).path == path
+    with pytest.raises(InputError, match="resume=false in a sweep, whose jobs go on by themselves"):
+        open_fixed(path, CONFIG | {"resume": "false"}, "abc", NAMES)
+    assert not RunFolder(tmp_path / "nowhere").in_use
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write in .*file: File exists; choose another output_dir"):
+        check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
