@@ -1,4 +1,4 @@
-"""A classifier for pictures, in scikit-learn's words, from an algorithm that has learned to learn. Layer 6."""
+"""A classifier for pictures, in scikit-learn's words, from an algorithm that has learned to learn. Layer 4."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""Objects in, a finished record out: training and evaluation from plain configurations. Layer 6.
+"""Objects in, a finished record out: training and evaluation from plain configurations. Layer 4.
 
 The command line and Python users share it. Nothing here knows how a configuration was composed.
 """

@@ -1,4 +1,4 @@
-"""`import fewshot`: what the command line does, from Python. Layer 10.
+"""`import fewshot`: what the command line does, from Python. Layer 7.
 
 run = fewshot.train(["algorithm=protonet", "shots=5"])
 run.evaluate(ways=20)
@@ -15,9 +15,10 @@ from typing import Any
 from fewshot.algorithms.base import Algorithm
 from fewshot.assemble import make_algorithm
 from fewshot.classifier import Classifier
-from fewshot.cli.compose import compose, conf_dir, searching, word
+from fewshot.cli.compose import compose, conf_dir, searching
 from fewshot.cli.evaluate import carry_out as carry_out_evaluation
 from fewshot.cli.evaluate import offer_run
+from fewshot.cli.overrides import override
 from fewshot.cli.stages import check_init
 from fewshot.cli.train import carry_out as carry_out_training
 from fewshot.errors import InputError
@@ -74,7 +75,7 @@ class Run:
 
     def evaluate(self, *overrides: str, config_dir: str | None = None, **keys: Any) -> dict[str, Any]:
         """The result of `fewshot evaluate` with these keys: run.evaluate("evaluation.episodes=100", ways=20)."""
-        words = [word("run", str(self.path)), *overrides, *[word(key, value) for key, value in keys.items()]]
+        words = [override("run", str(self.path)), *overrides, *[override(key, value) for key, value in keys.items()]]
         offer_run(words)
         composed = compose("evaluate", words, config_dir)
         folder = carry_out_evaluation(plan_evaluation(composed.config, composed.choices))
@@ -122,7 +123,7 @@ def pretrained(name: str, *, config_dir: str | None = None, device: str = "auto"
     chosen = (
         [f"backbone={name}"] if own else ["backbone=torchvision", "backbone.weights=default", f"backbone.model={name}"]
     )
-    words = [*chosen, *[word(f"backbone.{key}", value) for key, value in keys.items()]]
+    words = [*chosen, *[override(f"backbone.{key}", value) for key, value in keys.items()]]
     config = compose("config", ["algorithm=protonet", "algorithm.distance=cosine", *words], config_dir).config
     shape = (3, 224, 224)
     algorithm = make_algorithm(config, {"image_shape": list(shape), "train_classes": 0}, config["seed"])

@@ -1,4 +1,4 @@
-"""What a run is to do, before any of its objects exists. Layer 6."""
+"""What a run is to do, before any of its objects exists. Layer 4."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The one test of a run, and the record that it leaves: episodes and result.json, made here for every verb. Layer 5."""
+"""The one test of a run, and the record that it leaves: episodes and result.json, made here for every verb. Layer 4."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""A run's weights, used again: restored as they were tested, or as the start of another run. Layer 5."""
+"""A run's weights, used again: restored as they were tested, or as the start of another run. Layer 4."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -131,8 +131,22 @@ def test_a_bad_default_of_a_users_group_is_found_there_too(tmp_path: Path) -> No
 
 
 def test_errors_are_input_errors() -> None:
-    from fewshot.cli.compose import arguments
+    from fewshot.cli.overrides import arguments
 
     with pytest.raises(InputError, match=r"unrecognized arguments: --x; keys are set as KEY=VALUE"):
         arguments(["--x"])
     assert arguments(["ways=3", "--cfg", "job", "shots=1"]) == (["--cfg", "job"], ["ways=3", "shots=1"], None)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.5, 1e-05, "a b", "it's", "größe = {x}, [y]", ["a", 1, None], {"mean": [0.5], "x": "y z"}]
+)
+def test_values_of_python_come_through(tmp_path: Path, value: object) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from fewshot.cli.overrides import override
+
+    parsed = OverridesParser.create().parse_override(override("key", value))
+    assert parsed.key_or_group == "key"
+    found = parsed.value()
+    assert str(found) == str(value) if isinstance(value, str) else found == value

@@ -3,15 +3,15 @@
 import contextlib
 import logging
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import fewshot
 from fewshot.cli.errors import guarded
+from fewshot.cli.overrides import arguments, quoted
 from fewshot.engine import processes
 from fewshot.errors import FewshotError, InputError
 
@@ -113,67 +113,12 @@ def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
     return sweep_name(config_name, ours)
 
 
-def arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """Hydra's flags, which may stand among the overrides; the overrides, in its grammar; and `--config-dir`."""
-    from hydra._internal.utils import get_args_parser
-
-    dashed = [word for word in argv if re.match(r"--[\w./@]+=", word) and not word.startswith("--config-")]
-    if dashed and dashed[0].split("=")[0] not in ("--cfg", "--info", "--package", "--experimental-rerun"):
-        raise InputError(f"{dashed[0]}: write it without the dashes, {dashed[0].lstrip('-')}")
-
-    def refuse(message: str) -> NoReturn:
-        raise InputError(f"{message}; keys are set as KEY=VALUE, and fewshot train --hydra-help lists the flags")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    found = parser.parse_intermixed_args(argv)
-    folder = [word for word in argv if word in ("--config-dir", "-cd") or word.startswith("--config-dir=")]
-    ours = [*found.overrides, *folder, *([found.config_dir] if folder and "=" not in folder[0] else [])]
-    return [word for word in argv if word not in ours], [quoted(word) for word in found.overrides], found.config_dir
-
-
 def search_first(config_dir: str | None) -> None:
     """From here on Hydra looks into this folder of the user's before it looks into ours."""
     global own_folder
     if config_dir is not None and not Path(config_dir).is_dir():
         raise InputError(f"--config-dir {config_dir} is not a folder")
     own_folder = Path(config_dir).absolute() if config_dir is not None else None
-
-
-def quoted(override: str) -> str:
-    """Hydra's grammar knows ASCII words only: quote a plain value that it cannot read, such as `name=größe`."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    key, sign, value = override.partition("=")
-    if re.match(r"[\"']?~(/|[\"']?$)", value):  # the shell leaves a `~` alone that is not at the start of a word
-        value = value.replace("~", str(Path.home()), 1)
-        override = f"{key}={value}"
-    if not sign or not value or re.search(r"""[][{},'"$]""", value):
-        return override
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        return f"{key}='{value}'"
-    return override
-
-
-def word(key: str, value: Any) -> str:
-    """An override as Hydra reads it, whatever the value: None, a number, a text, a list or a dict."""
-    return f"{key}={_literal(value)}"
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_literal, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    text = str(value).replace("'", "\\'")
-    return f"'{text}'"
 
 
 def config_dir_of_job() -> str | None:

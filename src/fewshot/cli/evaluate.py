@@ -1,4 +1,4 @@
-"""`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 8."""
+"""`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 6."""
 
 from collections.abc import Sequence
 from pathlib import Path

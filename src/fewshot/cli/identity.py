@@ -1,4 +1,4 @@
-"""What only Hydra knows of a job: its configuration, the chosen groups, the folder of a sweep. Layer 8; no torch."""
+"""What only Hydra knows of a job: its configuration, the chosen groups, the folder of a sweep. Layer 6; no torch."""
 
 import re
 from collections.abc import Mapping, Sequence

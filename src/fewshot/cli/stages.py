@@ -1,4 +1,4 @@
-"""`init=experiment:NAME`: the finished run of a preset, which is trained first where there is none. Layer 8; no torch.
+"""`init=experiment:NAME`: the finished run of a preset, which is trained first where there is none. Layer 6; no torch.
 
 It is a run of its own in `output_dir`, resumable like any other; of several jobs that need it one trains it.
 """
@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewshot.cli.compose import Composed, compose, config_dir_of_job, word
+from fewshot.cli.compose import Composed, compose, config_dir_of_job
+from fewshot.cli.overrides import override
 from fewshot.errors import InputError
 from fewshot.identity import identity, with_init_weights
 from fewshot.run_folder import FolderInUse, RunFolder
@@ -40,7 +41,7 @@ def identity_as_asked(config: Mapping[str, Any]) -> str:
 
 def compose_preset(config: Mapping[str, Any]) -> Composed:
     """The preset's own configuration, on this run's machine. InputError where there is no such preset."""
-    shared = [word(key, config[key]) for key in SHARED]
+    shared = [override(key, config[key]) for key in SHARED]
     preset = compose("config", [f"experiment={named_preset(config)}", *shared], config_dir_of_job())
     preset.config["logger"] = config["logger"]
     return preset

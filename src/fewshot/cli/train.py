@@ -1,4 +1,4 @@
-"""`fewshot train`: a run from configuration to result.json. Layer 8."""
+"""`fewshot train`: a run from configuration to result.json. Layer 6."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
