@@ -12,6 +12,7 @@ from fewshot import __version__
 from fewshot.errors import InputError
 from fewshot.metrics import Mean
 from fewshot.report import figures, tables
+from fewshot.report.differences import same_and_differing
 from fewshot.report.episodes import draw_embedding, draw_shown
 from fewshot.report.groups import Group, grouped, labels, paired
 from fewshot.report.runs import RunRecord, find_runs
@@ -119,9 +120,9 @@ def html(report: Report, pair: str | None) -> str:
         papers=tables.papers(groups, names), paper_picture=_paper(groups, names), inner=_inner_steps(groups, names),
         episodes=list(_episodes(groups, names)), cost=tables.cost(groups, names),
         unfinished=report.unfinished, jobs=[job for job in report.jobs if job.last_lines],
-        protocol=tables.same_and_differing(groups, names, lambda run: run.result["protocol"]),
-        training=tables.same_and_differing(groups, names, lambda run: run.result.get("train") or {}),
-        environment=tables.same_and_differing(groups, names, lambda run: run.result["environment"]),
+        protocol=same_and_differing(groups, names, lambda run: run.result["protocol"]),
+        training=same_and_differing(groups, names, lambda run: run.result.get("train") or {}),
+        environment=same_and_differing(groups, names, lambda run: run.result["environment"]),
     )  # fmt: skip
 
 
