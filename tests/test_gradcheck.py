@@ -43,7 +43,7 @@ FUSED: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def checked(net: nn.Module, *, first_order: bool = False) -> tuple[float, list[gradcheck.Fault]]:
+def checked(net: nn.Module, *, first_order: bool = False) -> tuple[float, list[gradcheck.FaultyLayer]]:
     maml = gradcheck.as_maml(net, first_order=first_order)
     batch = gradcheck.random_episode(maml, IMAGE, tasks=3)
     differences = gradcheck.meta_gradient_differences(maml, batch)

@@ -49,7 +49,7 @@ def arguments(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Na
     return parser.parse_args(argv)
 
 
-class Memory:
+class PeakMemory:
     """What this process needs above what it holds now: start it, work, ask for the peak."""
 
     def __init__(self, device: str) -> None:
@@ -76,7 +76,7 @@ def measure(
     net: its gradients after the first step are kept. Nothing may have been computed before: a process that keeps
     freed memory would count that as idle.
     """
-    memory = Memory(device)
+    memory = PeakMemory(device)
     warm = timed(step, device)
     first = None if net is None else _gradients(net)
     for _ in range(0 if quick or warm > seconds / 2 else 2):

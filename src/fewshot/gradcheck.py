@@ -21,7 +21,7 @@ TOLERANCE = 1e-9
 INNER_LR = 0.1  # large enough that second-order terms matter
 
 
-class Fault(NamedTuple):
+class FaultyLayer(NamedTuple):
     """A layer whose own second-order gradient differs under vmap."""
 
     layer: str
@@ -82,7 +82,7 @@ def meta_gradient_differences(maml: MAML, batch: Episode) -> dict[str, float]:
     return differences(dict(zip(named, at_once, strict=True)), dict(zip(named, one_by_one, strict=True)))
 
 
-def faulty_layers(backbone: nn.Module, x: Tensor, tasks: int = 2) -> list[Fault]:
+def faulty_layers(backbone: nn.Module, x: Tensor, tasks: int = 2) -> list[FaultyLayer]:
     """Each leaf layer on its own, with the input that it has inside the network; x [M, C, H, W] float64."""
     inputs: dict[str, Tensor] = {}
     leaves = {n: m for n, m in backbone.named_modules() if not list(m.children())}
@@ -100,7 +100,7 @@ def faulty_layers(backbone: nn.Module, x: Tensor, tasks: int = 2) -> list[Fault]
         if name in inputs and list(layer.parameters()):
             worst = _layer_difference(layer, inputs[name], tasks)
             if worst > TOLERANCE:
-                faults.append(Fault(name, f"{type(layer).__module__}.{type(layer).__name__}", worst))
+                faults.append(FaultyLayer(name, f"{type(layer).__module__}.{type(layer).__name__}", worst))
     return faults
 
 

@@ -21,7 +21,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._config, self._loader = config, hydra_context.config_loader
-        self._task: Any = task_function  # a fewshot.cli.compose.Task
+        self._task: Any = task_function  # a fewshot.cli.compose.HydraJob
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

@@ -72,7 +72,7 @@ class Conv4(nn.Module):
                 first = isinstance(activation, MONOTONE)  # the same values and gradients from a quarter of the work
                 block.insert(2 if first else 3, MaxPool())
                 height, width = height // 2, width // 2
-            self.blocks.append(Block(*block))
+            self.blocks.append(ConvBlock(*block))
             channels = filters
         if min(height, width) < 1:
             poolings = blocks if downsamplings is None else downsamplings
@@ -92,7 +92,7 @@ class Conv4(nn.Module):
         return x.mean((2, 3)) if self.readout == "mean" else x.flatten(1)
 
 
-class Block(nn.Sequential):
+class ConvBlock(nn.Sequential):
     """Convolution, norm, activation and pooling; the names are those of a Sequential."""
 
     def forward(self, x: Tensor) -> Tensor:

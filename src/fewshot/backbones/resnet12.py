@@ -48,7 +48,9 @@ class ResNet12(nn.Module):
         drops: list[nn.Module] = [nn.Dropout(dropout) for _ in range(2)]
         drops += [DropBlock(rate=dropblock, size=size, ramp=dropblock_steps) for _ in range(2)]
         inputs = [channels, *widths[:3]]
-        self.blocks = nn.Sequential(*[Block(*block, slope) for block in zip(inputs, widths, drops, strict=True)])
+        self.blocks = nn.Sequential(
+            *[ResidualBlock(*block, slope) for block in zip(inputs, widths, drops, strict=True)]
+        )
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="leaky_relu")
@@ -61,7 +63,7 @@ class ResNet12(nn.Module):
         return x.mean((2, 3)) if self.readout == "mean" else x.flatten(1)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Three convolutions 3x3 beside one of 1x1, each with batch norm; their sum, LeakyReLU, max-pooling, `drop`."""
 
     def __init__(self, channels: int, width: int, drop: nn.Module, slope: float) -> None:

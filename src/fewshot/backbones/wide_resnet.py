@@ -32,7 +32,7 @@ class WideResNet(nn.Module):
         blocks = []
         for width, stride in ((16 * widen, 1), (32 * widen, 2), (64 * widen, 2)):
             for i in range((depth - 4) // 6):
-                blocks.append(Block(channels, width, stride if i == 0 else 1, dropout, bias))
+                blocks.append(WideBlock(channels, width, stride if i == 0 else 1, dropout, bias))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.norm = BatchNorm(channels)
@@ -43,7 +43,7 @@ class WideResNet(nn.Module):
         return relu(self.norm(x)).mean((2, 3))
 
 
-class Block(nn.Module):
+class WideBlock(nn.Module):
     """Norm, ReLU, convolution, dropout, norm, ReLU, convolution, beside a 1x1 convolution where the shape changes."""
 
     def __init__(self, channels: int, width: int, stride: int, dropout: float, bias: bool) -> None:

@@ -28,7 +28,7 @@ def conf_dir() -> Path:
     raise FewshotError(f"no conf folder beside {package}; install fewshot again")
 
 
-class Task:
+class HydraJob:
     """What Hydra calls for each job. A launcher whose jobs are processes of their own reads `job`, fills `codes`."""
 
     def __init__(self, config_name: str, argv: Sequence[str], job: Callable[..., int], *, several: bool) -> None:
@@ -81,7 +81,7 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
         raise InputError(f"{processes.size()} processes for a sweep; torchrun starts one run, without -m")
     if several and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
         overrides.append(f"hydra.sweep.dir='${{output_dir}}/sweeps/{sweep_folder_name(config_name, overrides)}'")
-    task = Task(config_name, argv, job, several=several)
+    task = HydraJob(config_name, argv, job, several=several)
     sys.argv = ["fewshot", *overrides, *flags]
     try:
         with warnings.catch_warnings():

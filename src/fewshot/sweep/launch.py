@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.utils import get_class
 from omegaconf import DictConfig, open_dict
 
-from fewshot.cli.compose import Task
+from fewshot.cli.compose import HydraJob
 from fewshot.cli.identity import job_identity, plain
 from fewshot.cli.validate import validate
 from fewshot.errors import FewshotError, InputError
@@ -32,7 +32,7 @@ class Sweep:
         self, batch: str, keys: Mapping[str, Any], task: Any, loader: ConfigLoader, config: DictConfig
     ) -> None:  # fmt: skip
         """batch: import path of a subclass of `Batch`. keys: those of the launcher."""
-        if not isinstance(task, Task):
+        if not isinstance(task, HydraJob):
             raise InputError("this launcher runs the jobs of fewshot only; choose hydra/launcher=basic")
         self._batch: type[Batch] = get_class(batch)
         self.settings: Any = self._batch.settings_type(**plain_keys(keys))
