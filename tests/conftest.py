@@ -1,8 +1,12 @@
 """What several test files share: a fixed seed, small data sets in memory, and one trained run."""
 
+import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,17 +30,17 @@ def fixed_seed() -> None:
 
 @pytest.fixture
 def make_images() -> Callable[..., ImageSet]:
-    """A data set whose images tell their row: pixels (row % 256, row // 256, 0, 0) of a 2x2 image."""
+    """A data set whose images tell their row: pixels (row % 256, row // 256, 0, 255) of a 2x2 image."""
 
     def make(
         sizes: Sequence[int],
         *,
         splits: Mapping[str, Sequence[int]] | None = None,
         groups: Sequence[str] | None = None,
-        turns: int = 1,
+        **options: Any,
     ) -> ImageSet:
-        rows = torch.arange(turns * sum(sizes))
-        pixels = torch.stack([rows % 256, rows // 256, 0 * rows, 0 * rows], 1)
+        rows = torch.arange(sum(sizes))
+        pixels = torch.stack([rows % 256, rows // 256, 0 * rows, 0 * rows + 255], 1)
         return ImageSet(
             name="tiny",
             images=pixels.to(torch.uint8).view(-1, 1, 2, 2),
@@ -44,7 +48,7 @@ def make_images() -> Callable[..., ImageSet]:
             class_names=[f"class{c}" for c in range(len(sizes))],
             groups=list(groups or ["all"] * len(sizes)),
             splits=splits or {"train": range(len(sizes))},
-            turns=turns,
+            **options,
         )
 
     return make
@@ -66,6 +70,21 @@ def surroundings(pytestconfig: pytest.Config) -> Iterator[None]:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_ERROR_REPORTING", "false")
         yield
+
+
+@pytest.fixture(scope="session")
+def cifar100(surroundings: None) -> str:
+    """A data_dir with CIFAR-100 in its official binary layout, unpacked once into the cache folder."""
+    shared = Path(os.environ.get("FEWSHOT_DATA") or Path(__file__).parents[2] / "shared" / "data") / "cifar100"
+    if not (shared / "unpack.py").exists():
+        pytest.skip("CIFAR-100 is not in FEWSHOT_DATA, nor in ../shared/data")
+    folder = Path(os.environ["FEWSHOT_CACHE"]) / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "cifar-100-binary" / "coarse_label_names.txt").exists():  # what is written last
+            subprocess.run([sys.executable, str(shared / "unpack.py"), str(folder)], check=True, capture_output=True)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

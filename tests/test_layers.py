@@ -11,6 +11,7 @@ LAYERS = (
     ("errors",),  # design.md's layer 0 from here ...
     ("episode", "metrics", "schedules", "signals", "ops"),
     ("engine",),  # ... to here
+    ("transforms",),
     ("datasets", "backbones", "checkpoint", "construct", "run_folder", "pictures"),
     ("sampler", "algorithms", "loggers", "identity"),
     ("outer_step", "resume"),

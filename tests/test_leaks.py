@@ -19,7 +19,7 @@ CPU, DRAWINGS = torch.device("cpu"), 32460
 
 def drawn(sampler: EpisodeSampler, episodes: int) -> set[int]:
     """Characters behind the images of the first episodes. The array holds all drawings once for each quarter turn."""
-    _, rows = sampler.draw(0, episodes)
+    rows = sampler.draw(0, episodes).rows
     return set((rows.flatten() % DRAWINGS // DRAWERS).tolist())
 
 

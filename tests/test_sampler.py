@@ -1,18 +1,24 @@
 """Episodes and mini-batches are pure functions of (seed, split, k), uniform, and never show an image twice."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fewshot.datasets.base import ImageSet, quarter_turns
+from fewshot.datasets.base import ImageSet
+from fewshot.datasets.turned import ONE_PER_TASK_AND_CLASS
 from fewshot.episode import Episode, Episodes, Minibatches
 from fewshot.errors import InputError
+from fewshot.ops import random
 from fewshot.sampler import BLOCK, EpisodeSampler, EpisodeStream, MinibatchStream, stream
+from fewshot.transforms import CenterCrop, ColorJitter, RandomCrop, RandomHorizontalFlip, Shift, Transform
 
 Make = Callable[..., ImageSet]
 CPU = torch.device("cpu")
+TURNED = {"transforms": [ONE_PER_TASK_AND_CLASS]}
 UNEQUAL = (7, 30, 12, 9, 8, 20, 7, 11)
 GOLDEN_CLASSES = [[1, 6, 7], [0, 6, 1], [0, 4, 3]]
 GOLDEN_SUPPORT = [[13, 92, 103], [0, 89, 10], [3, 59, 57]]
@@ -29,7 +35,7 @@ def sampler(
     shots: int = 2,
     queries: int = 3,
     seed: int = 0,
-    **options: bool,
+    **options: Any,
 ) -> EpisodeSampler:
     return EpisodeSampler(images, split, ways=ways, shots=shots, queries=queries, seed=seed, **options)
 
@@ -38,6 +44,18 @@ def rows_of(x: Tensor) -> Tensor:
     """The row that each image of `make_images` names in its pixels."""
     pixels = (x.flatten(-3) * 255).round().long()
     return pixels[..., 0] + 256 * pixels[..., 1]
+
+
+def turns_of(x: Tensor) -> Tensor:
+    """How often each image of `make_images` was turned, by where its white pixel is."""
+    return torch.tensor([2, 1, 3, 0])[(x.flatten(-3) * 255).round().long().eq(255).long().argmax(-1)]
+
+
+def upright(x: Tensor) -> Tensor:
+    """The images of `make_images`, turned back."""
+    flat, turns = x.flatten(0, -4), turns_of(x).flatten().tolist()
+    back = [image.rot90(-turn, (-2, -1)) for image, turn in zip(flat, turns, strict=True)]
+    return torch.stack(back).view_as(x)
 
 
 def chi_square(counts: Tensor) -> float:
@@ -130,8 +148,8 @@ def test_streams_never_change_silently(make_images: Make) -> None:
     assert batch.classes.tolist() == GOLDEN_CLASSES
     assert rows_of(batch.support_x).tolist() == GOLDEN_SUPPORT
     assert rows_of(batch.query_x).tolist() == GOLDEN_QUERY
-    turned = sampler(make_images(UNEQUAL, turns=4), ways=3, shots=1, queries=2).sample(0, 3)
-    assert (rows_of(turned.support_x) // sum(UNEQUAL)).tolist() == GOLDEN_TURNS
+    turned = sampler(make_images(UNEQUAL, **TURNED), ways=3, shots=1, queries=2).sample(0, 3)
+    assert turns_of(turned.support_x).tolist() == GOLDEN_TURNS
     minibatch = MinibatchStream(make_images(UNEQUAL), "train", batch_size=8, seed=0).batch(20)
     assert rows_of(minibatch.x).tolist() == GOLDEN_MINIBATCH
 
@@ -182,10 +200,8 @@ def test_across_groups_all_classes_are_one_pool(make_images: Make) -> None:
 
 
 def test_one_turn_per_class_and_task(make_images: Make) -> None:
-    images = make_images(UNEQUAL, turns=4)
-    batch = sampler(images).sample(0, 2000)
-    support, query = (rows_of(x).view(2000, 5, -1) for x in (batch.support_x, batch.query_x))
-    turns = torch.cat([support, query], -1) // sum(UNEQUAL)
+    batch = sampler(make_images(UNEQUAL, **TURNED)).sample(0, 2000)
+    turns = torch.cat([turns_of(x).view(2000, 5, -1) for x in (batch.support_x, batch.query_x)], -1)
     assert (turns == turns[..., :1]).all()
     assert chi_square(torch.bincount(turns[..., 0].flatten(), minlength=4)) < 16.3  # 3: p = 1e-3
     pairs = torch.bincount(turns[:, 0, 0] * 4 + turns[:, 1, 0], minlength=16)  # of two classes: independent
@@ -193,22 +209,9 @@ def test_one_turn_per_class_and_task(make_images: Make) -> None:
 
 
 def test_turns_change_nothing_else(make_images: Make) -> None:
-    plain, turned = (sampler(make_images(UNEQUAL, turns=t)).sample(0, 50) for t in (1, 4))
+    plain, turned = (sampler(make_images(UNEQUAL, **options)).sample(0, 50) for options in ({}, TURNED))
     assert torch.equal(plain.classes, turned.classes)
-    assert torch.equal(rows_of(plain.support_x), rows_of(turned.support_x) % sum(UNEQUAL))
-
-
-def test_a_turn_is_a_rotation_of_the_picture() -> None:
-    pictures = torch.randint(256, (12, 1, 3, 3), dtype=torch.uint8)
-    images = ImageSet(
-        name="turned", images=quarter_turns(pictures), offsets=torch.tensor([0, 6, 12]), class_names=["a", "b"],
-        groups=["g", "g"], splits={"train": [0, 1]}, turns=4,
-    )  # fmt: skip
-    draws = sampler(images, ways=2, shots=1, queries=1)
-    batch, (_, rows) = draws.sample(0, 30), draws.draw(0, 30)
-    for x, row in zip(batch.support_x.flatten(0, 1), rows[..., 0].flatten().tolist(), strict=True):
-        turn, row = divmod(row, 12)
-        assert torch.equal(x, pictures[row].rot90(turn, (-2, -1)) / 255)
+    assert torch.equal(plain.support_x, upright(turned.support_x))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +264,7 @@ def test_labels_of_a_minibatch_are_positions_within_the_split(make_images: Make)
 
 
 def test_minibatch_k_does_not_depend_on_history(make_images: Make) -> None:
-    images = make_images(UNEQUAL, turns=4)
+    images = make_images(UNEQUAL, **TURNED)
     batches = MinibatchStream(images, "train", batch_size=9, seed=0)
     forwards = [batches.batch(k) for k in range(30)]
     for k in (29, 0, 13, 12):
@@ -273,10 +276,10 @@ def test_minibatch_k_does_not_depend_on_history(make_images: Make) -> None:
 
 
 def test_each_image_of_a_minibatch_has_a_turn_of_its_own(make_images: Make) -> None:
-    batches = MinibatchStream(make_images(UNEQUAL, turns=4), "train", batch_size=100, seed=0)
-    rows = torch.stack([rows_of(batches.batch(k).x) for k in range(40)])
-    assert chi_square(torch.bincount(rows.flatten() // sum(UNEQUAL), minlength=4)) < 16.3
-    of_one_image = rows[rows % sum(UNEQUAL) == 5] // sum(UNEQUAL)  # each epoch turns it anew
+    batches = MinibatchStream(make_images(UNEQUAL, **TURNED), "train", batch_size=100, seed=0)
+    x = torch.cat([batches.batch(k).x for k in range(40)])
+    assert chi_square(torch.bincount(turns_of(x), minlength=4)) < 16.3
+    of_one_image = turns_of(x)[rows_of(upright(x)) == 5]  # each epoch turns it anew
     assert len(of_one_image.unique()) == 4
 
 
@@ -303,7 +306,7 @@ def test_an_algorithms_wish_becomes_its_stream(make_images: Make) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_draws_the_same_episodes(make_images: Make) -> None:
-    images = make_images(UNEQUAL, groups=list("aaaabbbb"), turns=4)
+    images = make_images(UNEQUAL, groups=list("aaaabbbb"), **TURNED)
     cuda = torch.device("cuda")
     options = {"ways": 3, "shots": 2, "queries": 3, "seed": 0, "within_groups": True}
     ours, theirs = (EpisodeSampler(images, "train", **options, device=d).sample(0, 200) for d in (CPU, cuda))
@@ -316,41 +319,107 @@ def test_cuda_draws_the_same_episodes(make_images: Make) -> None:
     assert torch.equal(a.y, b.y.cpu())
 
 
-def noise(height: int, width: int) -> ImageSet:
-    pixels = torch.randint(256, (32, 2, height, width), generator=torch.Generator().manual_seed(0))
+def noise(height: int, width: int, **options: Any) -> ImageSet:
+    pixels = torch.randint(256, (32, 3, height, width), generator=torch.Generator().manual_seed(0))
     return ImageSet(
         name="noise", images=pixels.to(torch.uint8), offsets=torch.arange(5) * 8, class_names=list("abcd"),
-        groups=["all"] * 4, splits={"train": range(4)},
+        groups=["all"] * 4, splits={"train": range(4)}, **options,
     )  # fmt: skip
 
 
-def test_training_images_are_moved_each_by_itself() -> None:
-    """A moved image is its image, shifted, with the edge repeated; all moves occur; k gives the same again."""
-    shift, height, width = 2, 5, 6
-    images = noise(height, width)
-    still, moving = (EpisodeSampler(images, "train", ways=3, shots=2, queries=2, seed=5, shift=n) for n in (0, shift))
-    plain, moved = still.sample(0, 40), moving.sample(0, 40)
-    assert torch.equal(plain.classes, moved.classes)
+MOVES = [RandomCrop(padding=2), ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4), RandomHorizontalFlip()]
+
+
+def test_a_changed_image_depends_on_its_episode_and_place_alone() -> None:
+    draws = sampler(noise(5, 6), ways=3, shots=2, queries=2, transforms=MOVES)
+    together = draws.sample(0, 12)
+    for first, tasks in ((0, 1), (5, 3), (11, 1)):
+        for mine, all_of_them in zip(draws.sample(first, tasks), together, strict=True):
+            torch.testing.assert_close(mine, all_of_them[first : first + tasks], rtol=0, atol=1e-6)
+    for mine, all_of_them in zip(EpisodeStream(draws, 2).batch(3), together, strict=True):
+        torch.testing.assert_close(mine, all_of_them[6:8], rtol=0, atol=1e-6)
+    plain = sampler(noise(5, 6), ways=3, shots=2, queries=2).sample(0, 12)
+    assert torch.equal(plain.classes, together.classes)
+    assert not torch.isclose(plain.support_x, together.support_x).flatten(2).all(-1).any()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level(Transform):
+    """Shows what it draws: a picture of one grey level."""
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        return images * 0 + random.uniform(random.mix(keys, keys.new_zeros(())))[:, None, None, None]
+
+
+class Another(Level):
+    pass
+
+
+@pytest.mark.parametrize("per", ["image", "class"])
+def test_draws_are_for_each_image_or_for_each_class_of_a_task(per: str) -> None:
+    batch = sampler(noise(2, 2), ways=3, shots=4, queries=2, transforms=[Level(per=per)]).sample(0, 50)
+    levels = torch.cat([x[:, :, 0, 0, 0].view(50, 3, -1) for x in (batch.support_x, batch.query_x)], -1)
+    assert len(levels.unique()) == (50 * 3 * 6 if per == "image" else 50 * 3)
+    if per == "class":
+        assert torch.equal(levels, levels[..., :1].expand_as(levels))
+
+
+def test_two_transforms_draw_apart_from_each_other() -> None:
+    def episodes(transform: Transform) -> Tensor:
+        draws = sampler(noise(2, 2), ways=3, shots=4, queries=2, transforms=[transform])
+        return draws.sample(0, 200).support_x[:, :, 0, 0, 0].flatten()
+
+    def minibatches(transform: Transform) -> Tensor:
+        batches = MinibatchStream(noise(2, 2), "train", batch_size=32, seed=0, transforms=[transform])
+        return torch.cat([batches.batch(k).x[:, 0, 0, 0] for k in range(75)])
+
+    for levels in (episodes, minibatches):
+        one, other = levels(Level()), levels(Another())  # 2400 of each
+        assert len(one.unique()) > 2390
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.07  # 3.4 standard errors
+
+
+def test_support_images_are_replaced_by_changed_copies_and_queries_are_not() -> None:
+    plain = sampler(noise(6, 6), ways=3, shots=2, queries=2).sample(0, 5)
+    options = {"support": [Shift(pixels=1)], "support_copies": 3}
+    copied = sampler(noise(6, 6), ways=3, shots=2, queries=2, **options).sample(0, 5)
+    assert torch.equal(copied.query_x, plain.query_x) and torch.equal(copied.classes, plain.classes)
+    assert copied.support_x.shape == (5, 3 * 2 * 3, 3, 6, 6)
+    assert copied.support_y.tolist() == [[0] * 6 + [1] * 6 + [2] * 6] * 5
     seen = set()
-    for before, after in zip(plain.support_x.flatten(0, 1), moved.support_x.flatten(0, 1), strict=True):
-        padded = torch.nn.functional.pad(before, [shift] * 4, mode="replicate")
-        places = [
-            (y, x)
-            for y in range(2 * shift + 1)
-            for x in range(2 * shift + 1)
-            if torch.equal(padded[:, y : y + height, x : x + width], after)
-        ]
-        assert len(places) == 1
-        seen |= set(places)
-    assert len(seen) == 25
-    assert torch.equal(moving.sample(7, 1).query_x[0], moved.query_x[7])
-    assert torch.equal(EpisodeStream(moving, 2).batch(3).query_x, moved.query_x[6:8])
-
-    batches = [MinibatchStream(images, "train", batch_size=8, seed=5, shift=n).batch(1) for n in (0, shift)]
-    assert torch.equal(batches[0].y, batches[1].y) and not torch.equal(batches[0].x, batches[1].x)
+    for image, copies in zip(plain.support_x.flatten(0, 1), copied.support_x.view(30, 3, 3, 6, 6), strict=True):
+        padded = torch.nn.functional.pad(image, [1] * 4, mode="replicate")
+        moves = [padded[:, y : y + 6, x : x + 6] for y in range(3) for x in range(3)]
+        hits = [[torch.equal(move, copy) for move in moves] for copy in copies]
+        assert all(any(hit) for hit in hits)
+        seen.add(tuple(hit.index(True) for hit in hits))
+    assert len(seen) > 20  # of 30 triples: the copies of an image differ from each other
 
 
-@pytest.mark.parametrize("shift", [-1, 5])
-def test_a_shift_is_less_than_an_image(shift: int) -> None:
-    with pytest.raises(InputError, match=f"train_shift={shift} .* 0 to 4 pixels"):
-        EpisodeSampler(noise(5, 6), "train", ways=3, shots=1, queries=1, seed=0, shift=shift)
+def test_the_middle_of_larger_images_is_given_unless_training_cuts_itself() -> None:
+    images = noise(7, 9, size=5)
+    whole = sampler(noise(7, 9), ways=3, shots=2, queries=2).sample(0, 5)
+    batch = sampler(images, ways=3, shots=2, queries=2).sample(0, 5)
+    assert images.image_shape == (3, 5, 5)
+    assert torch.equal(batch.query_x, whole.query_x[..., 1:6, 2:7])
+    cut = sampler(images, ways=3, shots=2, queries=2, transforms=[RandomCrop(size=5)]).sample(0, 5)
+    windows = whole.query_x.unfold(-2, 5, 1).unfold(-2, 5, 1)  # [T, M, C, 3, 5, 5, 5]
+    hits = (windows == cut.query_x[:, :, :, None, None]).flatten(-2).all(-1).all(2).flatten(2)  # [T, M, 15]
+    assert hits.sum(-1).eq(1).all() and hits.any(0).any(0).sum() > 10
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        ([Shift(pixels=5)], r"Shift\(pixels=5\): these images can be moved by 0 to 4 pixels"),
+        ([Shift(pixels=-1)], "can be moved by 0 to 4 pixels"),
+        ([ONE_PER_TASK_AND_CLASS], "the images are 5x6; only square ones can be turned"),
+        ([CenterCrop(size=4)], "give images of 3x4x4 for a model of 3x5x6; change their sizes"),
+        ([Shift(pixels=1), Shift(pixels=2)], r"would draw what Shift\(pixels=1\) draws; use only one"),
+    ],
+)
+def test_transforms_that_cannot_be(transforms: list[Transform], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sampler(noise(5, 6), ways=3, shots=1, queries=1, transforms=transforms)
+    with pytest.raises(InputError, match=message):
+        MinibatchStream(noise(5, 6), "train", batch_size=2, seed=0, transforms=transforms)

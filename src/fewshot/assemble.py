@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fewshot.algorithms.base import Algorithm
+from fewshot.backbones.normalized import chosen_statistics, normalized
 from fewshot.construct import construct, first_line
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.machine import Machine
@@ -14,6 +15,7 @@ from fewshot.errors import InputError
 from fewshot.loggers.base import Logger
 from fewshot.sampler import BatchStream, EpisodeSampler, stream
 from fewshot.trainer import Trainer
+from fewshot.transforms import Augment
 
 Config = Mapping[str, Any]  # every key of config.yaml, resolved
 
@@ -33,6 +35,7 @@ def data_context(config: Config, images: ImageSet) -> dict[str, Any]:
     return {
         "image_shape": list(images.image_shape),
         "train_classes": len(images.split(config["train_split"])),
+        "normalization": chosen_statistics(config["normalize"], images.normalization, images.image_shape[0]),
         "pictures": {"side": max(images.images.shape[2:]), "resize": made.get("resize"),
                      "inverted": bool(made.get("inverted"))},
     }  # fmt: skip
@@ -45,7 +48,7 @@ def make_backbone(config: Config, context: Mapping[str, Any], seed: int) -> nn.M
     if not isinstance(getattr(backbone, "out_features", None), int):
         target = config["backbone"]["_target_"]
         raise InputError(f"backbone: {target} has no whole number `out_features`, the width of its embedding")
-    return backbone
+    return normalized(backbone, context.get("normalization"))
 
 
 def make_algorithm(config: Config, context: Mapping[str, Any], seed: int) -> Algorithm:
@@ -74,13 +77,26 @@ def training_stream(config: Config, algorithm: Algorithm, images: ImageSet, mach
     return stream(
         algorithm.stream, images, config["train_split"],
         seed=config["seed"], within_groups=config["within_groups"], device=machine.device,
-        shift=config["train_shift"], part=machine.processes.rank, parts=machine.processes.size,
+        transforms=make_augment(config).train.values(), part=machine.processes.rank, parts=machine.processes.size,
     )  # fmt: skip
 
 
-def episode_sampler(config: Config, images: ImageSet, split: str, device: torch.device) -> EpisodeSampler:
-    """Validation or test episodes: they depend on `eval_seed`, not on `seed`."""
+def make_augment(config: Config) -> Augment:
+    """The configured transforms of training images and of copies of support images."""
+    return construct(config["augment"], "augment")
+
+
+def episode_sampler(
+    config: Config, images: ImageSet, split: str, device: torch.device, *, training: bool = False
+) -> EpisodeSampler:
+    """Validation or test episodes: they depend on `eval_seed`, not on `seed`.
+
+    training: their images are changed as for training, for a look at them.
+    """
+    augment = make_augment(config)
+    copies = {"support": augment.support.values(), "support_copies": augment.support_copies}
+    changed: dict[str, Any] = {"transforms": augment.train.values()} if training else copies
     return EpisodeSampler(
         images, split, ways=config["ways"], shots=config["shots"], queries=config["queries"],
-        seed=config["eval_seed"], within_groups=config["within_groups"], device=device,
+        seed=config["eval_seed"], within_groups=config["within_groups"], device=device, **changed,
     )  # fmt: skip

@@ -193,7 +193,7 @@ def _test(made: _Training, folder: RunFolder, progress: Progress, stop: StopSign
 def _train_facts(made: _Training) -> dict[str, Any]:
     sizes = {"ways": None, "shots": None, "queries": None, "tasks": None} | vars(made.algorithm.stream)
     start = made.start._asdict() if made.start else None
-    return sizes | {"split": made.config["train_split"], "shift": made.config["train_shift"], "init": start}
+    return sizes | {"split": made.config["train_split"], "init": start}
 
 
 def evaluate(plan: Plan, machine: Machine) -> RunFolder:
@@ -206,8 +206,10 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     machine = machine.at(config["precision"], auto=algorithm.auto_precision)
     config["precision"] = machine.precision
     split = config["split"] or config["evaluation"]["test_split"]
+    augment = {**config["augment"], "train": model.config["augment"]["train"]}  # another test, the same training
     tested = record.Tested(
-        config=config, names=plan.names, run_name=plan.run_name, algorithm=algorithm, images=images, split=split,
+        config=config | {"augment": augment}, names=plan.names, run_name=plan.run_name, algorithm=algorithm,
+        images=images, split=split,
         sampler=assemble.episode_sampler(config, images, split, machine.device), machine=machine,
         which=model.which, step=model.step, context=model.context,
     )  # fmt: skip

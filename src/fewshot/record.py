@@ -11,7 +11,7 @@ import torch
 
 from fewshot import result, shown
 from fewshot.algorithms.base import Algorithm
-from fewshot.assemble import Config
+from fewshot.assemble import Config, make_augment
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.machine import Machine
 from fewshot.engine.runtime import peak_memory_mb
@@ -101,13 +101,13 @@ def make_result(
         "schema": result.SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
         "dataset": tested.images.name, "split": tested.split, **asked, "steps": tested.step,
         "backbone": backbone_facts(tested.algorithm, tested.names["backbone"], tested.context["image_shape"]),
-        "augment": config.get("augment"),
+        "augment": config["augment"],
         "train": dict(train),
         "baselines": outcome.baselines,
         "test": done.summary(),
         "val": val,
         "paper": result.verdict(paper, done.mean.value, done.mean.ci95),
-        "protocol": result.protocol(tested.images, tested.algorithm, protocol_facts(tested)),
+        "protocol": result.protocol(tested.images, tested.algorithm, protocol_facts(tested), make_augment(config)),
         "timing": dict(cost) | episodes_per_second,
         "environment": result.environment(machine.device, machine.precision, machine.processes.size),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -10,8 +10,10 @@ import torch
 
 from fewshot import __version__
 from fewshot.algorithms.base import Algorithm
+from fewshot.backbones.normalized import stated as stated_normalization
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.runtime import describe
+from fewshot.transforms import Augment, described
 
 SCHEMA = 1
 
@@ -28,14 +30,23 @@ def verdict(paper: Mapping[str, Any] | None, accuracy: float, ci95: float) -> di
     return {**paper, "verdict": word}
 
 
-def protocol(images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any]) -> dict[str, Any]:
+def protocol(
+    images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any], augment: Augment | None = None
+) -> dict[str, Any]:
     """Everything that moves a number without being the method: see docs/protocols.md."""
+    augment = augment or Augment()
     stated = {
         "norm_statistics": None, "queries_per_class": test["queries"], "rotations": None, "resize": None,
         "inverted": None, "split_hash": images.split_hash(), "checkpoint_rule": test["checkpoint_rule"],
         "inner_steps_eval": 0, "distance": None, "within_groups": test["within_groups"],
         "skipped_groups": test["skipped_groups"], "eval_seed": test["eval_seed"],
         "transductive": algorithm.transductive,
+        "image_size": list(images.image_shape), "stored_size": list(images.images.shape[1:]),
+        "crop": "centre" if images.size else None,
+        "normalization": stated_normalization(getattr(algorithm, "backbone", None)),
+        "augmentation": described(augment.train.values()) or None,
+        "support_augmentation": described(augment.support.values()) if augment.support_copies else None,
+        "support_copies": augment.support_copies,
     }  # fmt: skip
     return stated | dict(images.protocol) | algorithm.protocol()
 

@@ -156,7 +156,7 @@ class RunFolder:
         import yaml  # late: 20 ms
 
         try:
-            return dict(yaml.safe_load((self.path / "config.yaml").read_bytes()))
+            return of_this_version(dict(yaml.safe_load((self.path / "config.yaml").read_bytes())))
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise InputError(f"{self.path} is not a run folder: it has no config.yaml that can be read") from error
 
@@ -324,3 +324,13 @@ def _reported(path: Path, kind: type[FewshotError]) -> Iterator[None]:
         raise kind(
             f"cannot write in {path}: {error.strerror}; make room there, or choose another output_dir"
         ) from error
+
+
+def of_this_version(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration; version 0.1 had `train_shift` in the place of `augment`, and nothing to normalise."""
+    if "train_shift" not in config:
+        return config
+    pixels = config.pop("train_shift")
+    train = {"shift": {"_target_": "fewshot.transforms.Shift", "pixels": pixels}} if pixels else {}
+    augment = {"_target_": "fewshot.transforms.Augment", "train": train, "support": {}, "support_copies": 0}
+    return config | {"augment": augment, "normalize": "dataset"}

@@ -1,11 +1,13 @@
 """From a split to batches: episodes and mini-batches as pure functions of (seed, split, k). Layer 2.
 
-A draw is integer arithmetic on small tensors (`ops.random`), a batch is one gather from the image array and
-one conversion to float: no per-image work in Python. Episode k is the same whatever batch it is drawn in.
+A draw is integer arithmetic on small tensors (`ops.random`), a batch is one gather from the image array, one
+conversion to float and the transforms, each for all images at once. Episode k is the same whatever batch it is
+drawn in.
 """
 
 import logging
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.episode import Batch, Episode, Episodes, Minibatch, Minibatches, Stream
 from fewshot.errors import InputError
 from fewshot.ops import random
+from fewshot.transforms import Transform, centre, described
 
 log = logging.getLogger("fewshot")
 BLOCK = 64  # batches whose indices are drawn at once, so that small tensor operations do not add up
@@ -26,49 +29,59 @@ class BatchStream(Protocol):
 
 
 class _Source:
-    """The images of one split on one device, ready to gather.
+    """The images of one split on one device, ready to gather."""
 
-    shift: a row may also be one of a moved copy of the array; (2*shift + 1)**2 of them lie one after the other.
-    """
-
-    def __init__(self, images: ImageSet, split: str, device: torch.device, shift: int = 0) -> None:
-        most = min(images.image_shape[1:]) - 1
-        if not 0 <= shift <= most:
-            raise InputError(f"train_shift={shift} for the images of '{images.name}'; it can be 0 to {most} pixels")
+    def __init__(self, images: ImageSet, split: str, device: torch.device) -> None:
         self.classes = torch.tensor(list(images.split(split)))
         self.starts = images.offsets[:-1][self.classes].to(device)
         self.sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes].to(device)
-        self.turns, self.turn_stride = images.turns, int(images.offsets[-1])
         self.pixels = images.images  # on the device already, where they fit (`ImageSet.on`)
-        self.shift, self.device = shift, device
+        self.shape, self.device = images.image_shape, device
 
-    def moved(self, rows: Tensor, keys: Tensor) -> Tensor:
-        """Rows of the same images, each moved at random by its key [...]."""
-        return rows + random.below(keys, (2 * self.shift + 1) ** 2) * len(self.pixels)
+    def gather(self, rows: Tensor, transforms: Sequence[Transform], keys: Callable[[Transform], Tensor]) -> Tensor:
+        """Image rows [...] -> float32 images [..., C, H, W] in [0, 1].
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Image rows [...] -> float32 images [..., C, H, W] in [0, 1]."""
-        row = rows.flatten()
-        flat = self.pixels.index_select(0, (row % len(self.pixels)).to(self.pixels.device)).to(self.device)
-        if self.shift:
-            move, side = row // len(self.pixels), 2 * self.shift + 1
-            flat = _move(flat, move // side - self.shift, move % side - self.shift)
-        return flat.to(torch.float32).div_(255).view(*rows.shape, *self.pixels.shape[1:])
+        keys: the keys [...] with which the images take part in a transform's draws.
+        """
+        flat = self.pixels.index_select(0, rows.flatten().to(self.pixels.device)).to(self.device)
+        x = flat.to(torch.float32).div_(255)
+        for transform in transforms:
+            x = transform(x, keys(transform).flatten())
+        return centre(x, self.shape[1:]).reshape(*rows.shape, *self.shape)
 
 
-def _move(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """[B, C, H, W], each moved by its number of pixels [B]; what comes in is the edge, repeated."""
-    height, width = images.shape[-2:]
-    y = (torch.arange(height, device=down.device) - down[:, None]).clamp(0, height - 1)  # [B, H]
-    x = (torch.arange(width, device=down.device) - right[:, None]).clamp(0, width - 1)
-    images = images.gather(2, y[:, None, :, None].expand_as(images))
-    return images.gather(3, x[:, None, None, :].expand_as(images))
+def pipeline(images: ImageSet, *more: Iterable[Transform]) -> list[Transform]:
+    """The data set's own transforms and `more`, tried on a black image: what cannot work is the user's error."""
+    transforms = [*images.transforms, *(t for group in more for t in group)]
+    lanes: dict[int, Transform] = {}
+    x = torch.zeros(1, *images.images.shape[1:])
+    for transform in transforms:
+        if (other := lanes.setdefault(transform.lane, transform)) is not transform:
+            raise InputError(f"{transform} would draw what {other} draws; use only one {type(other).__name__}")
+        x = transform(x, torch.zeros(1, dtype=torch.int64))
+    wanted = images.image_shape
+    if x.shape[1] != wanted[0] or x.shape[2] < wanted[1] or x.shape[3] < wanted[2]:
+        raise InputError(
+            f"the transforms {', '.join(described(transforms))} give images of {'x'.join(map(str, x.shape[1:]))} for "
+            f"a model of {'x'.join(map(str, wanted))}; change their sizes, or dataset.size"
+        )
+    return transforms
+
+
+class Drawn(NamedTuple):
+    """T episodes before their images are gathered."""
+
+    position: Tensor  # [T, N] int64, of the classes within the split
+    rows: Tensor  # [T, N, K+Q] int64, of the image array
+    keys: Tensor  # [T, N] int64, what the transforms of the class's images draw from
 
 
 class EpisodeSampler:
     """N-way K-shot Q-query episodes of one split.
 
-    shift: every image of an episode is moved at random by up to so many pixels.
+    transforms: what is done to every image, after the data set's own transforms.
+    support, support_copies: each support image is replaced by so many copies, changed by the transforms `support`:
+    an episode then has K * support_copies support images per class.
     within_groups: all classes of an episode come from one group (an alphabet), drawn uniformly among the
     groups with at least `ways` classes; `skipped_groups` counts the others.
     Raises InputError where the split cannot give such episodes.
@@ -84,14 +97,19 @@ class EpisodeSampler:
         queries: int,
         seed: int,
         within_groups: bool = False,
-        shift: int = 0,
+        transforms: Iterable[Transform] = (),
+        support: Iterable[Transform] = (),
+        support_copies: int = 0,
         device: torch.device | None = None,
     ) -> None:
         for name, value, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
             if value < least:
                 raise InputError(f"{name}={value} is below {least}; set {name} to at least {least}")
         self.ways, self.shots, self.queries = ways, shots, queries
-        self.source = _Source(images, split, device or torch.device("cpu"), shift)
+        self.transforms = pipeline(images, transforms)
+        self.support_transforms = pipeline(images, transforms, support) if support_copies else self.transforms
+        self.support_copies = support_copies
+        self.source = _Source(images, split, device or torch.device("cpu"))
         self._key = random.key(seed, split, "episodes")
         classes = self.source.classes
         if ways > len(classes):
@@ -133,8 +151,8 @@ class EpisodeSampler:
         self._first = self._count.cumsum(0) - self._count
         self._ids = classes.to(device)
 
-    def draw(self, first: int, tasks: int) -> tuple[Tensor, Tensor]:
-        """Indices of episodes first..first+tasks-1: positions of classes [T, N], image rows [T, N, K+Q]."""
+    def draw(self, first: int, tasks: int) -> Drawn:
+        """Episodes first..first+tasks-1."""
         key = random.mix(self._key, torch.arange(first, first + tasks, device=self.source.device))  # [T]
         group = random.below(random.mix(key, key.new_full((), 0)), len(self._count))
         member = random.distinct(random.mix(key, key.new_full((), 1)), self._count[group], self.ways)
@@ -142,30 +160,36 @@ class EpisodeSampler:
         lane = torch.arange(2, 2 + self.ways, device=key.device)
         per_class = random.mix(key[:, None], lane)  # [T, N]
         drawing = random.distinct(per_class, self.source.sizes[position], self.shots + self.queries)
-        rows = self.source.starts[position][..., None] + drawing
-        if self.source.turns > 1:  # one rotation per class and task
-            turn = random.below(random.mix(per_class, key.new_full((), -1)), self.source.turns)
-            rows = rows + (turn * self.source.turn_stride)[..., None]
-        if self.source.shift:
-            image = torch.arange(self.shots + self.queries, device=key.device)
-            rows = self.source.moved(rows, random.mix(random.mix(per_class, key.new_full((), -2))[..., None], image))
-        return position, rows
+        return Drawn(position, self.source.starts[position][..., None] + drawing, per_class)
 
-    def episodes(self, position: Tensor, rows: Tensor) -> Episode:
+    def episodes(self, drawn: Drawn) -> Episode:
         """Gather what `draw` chose."""
-        tasks, k = len(rows), self.shots
-        labels = torch.arange(self.ways, device=rows.device)
+        tasks, copies = len(drawn.rows), max(self.support_copies, 1)
+        number = torch.arange(self.shots * copies + self.queries, device=drawn.rows.device)  # of an image of a class
+        support = drawn.rows[..., : self.shots].repeat_interleave(copies, -1)
+        labels = torch.arange(self.ways, device=drawn.rows.device)
         return Episode(
-            support_x=self.source.gather(rows[..., :k].reshape(tasks, -1)),
-            support_y=labels.repeat_interleave(k).repeat(tasks, 1),
-            query_x=self.source.gather(rows[..., k:].reshape(tasks, -1)),
+            support_x=self._images(support, self.support_transforms, drawn.keys, number[: support.shape[-1]]),
+            support_y=labels.repeat_interleave(support.shape[-1]).repeat(tasks, 1),
+            query_x=self._images(
+                drawn.rows[..., self.shots :], self.transforms, drawn.keys, number[support.shape[-1] :]
+            ),
             query_y=labels.repeat_interleave(self.queries).repeat(tasks, 1),
-            classes=self._ids[position],
+            classes=self._ids[drawn.position],
         )
+
+    def _images(self, rows: Tensor, transforms: Sequence[Transform], per_class: Tensor, number: Tensor) -> Tensor:
+        """Rows [T, N, M] of the images with these numbers [M] within their classes -> [T, N*M, C, H, W]."""
+
+        def keys(transform: Transform) -> Tensor:
+            key = random.mix(per_class, per_class.new_full((), transform.lane))[..., None]
+            return random.mix(key, number) if transform.per == "image" else key.expand(rows.shape)
+
+        return self.source.gather(rows, transforms, keys).flatten(1, 2)
 
     def sample(self, first: int, tasks: int) -> Episode:
         """Episodes first..first+tasks-1 of this stream."""
-        return self.episodes(*self.draw(first, tasks))
+        return self.episodes(self.draw(first, tasks))
 
 
 class EpisodeStream:
@@ -177,7 +201,7 @@ class EpisodeStream:
     def __init__(self, sampler: EpisodeSampler, tasks: int, *, part: int = 0, parts: int = 1) -> None:
         self.sampler, self.tasks = sampler, tasks
         self._part = _share(tasks, part, parts, "algorithm.stream.tasks")
-        self._block, self._drawn = -1, (torch.empty(0), torch.empty(0))
+        self._block, self._drawn = -1, Drawn(*[torch.empty(0)] * 3)
 
     def batch(self, k: int) -> Episode:
         block, within = divmod(k, BLOCK)
@@ -186,8 +210,7 @@ class EpisodeStream:
             self._block = block
         first = within * self.tasks
         rows = slice(first + self._part.start, first + self._part.stop)
-        position, drawn = self._drawn
-        return self.sampler.episodes(position[rows], drawn[rows])
+        return self.sampler.episodes(Drawn(*[t[rows] for t in self._drawn]))
 
 
 class MinibatchStream:
@@ -197,10 +220,11 @@ class MinibatchStream:
     """
 
     def __init__(
-        self, images: ImageSet, split: str, *, batch_size: int, seed: int, shift: int = 0,
+        self, images: ImageSet, split: str, *, batch_size: int, seed: int, transforms: Iterable[Transform] = (),
         device: torch.device | None = None, part: int = 0, parts: int = 1,
     ) -> None:  # fmt: skip
-        self.source = _Source(images, split, device or torch.device("cpu"), shift)
+        self.transforms = pipeline(images, transforms)
+        self.source = _Source(images, split, device or torch.device("cpu"))
         sizes = self.source.sizes
         self._class = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
         first = sizes.cumsum(0) - sizes
@@ -224,13 +248,12 @@ class MinibatchStream:
             self._order, self._epoch = random.mix(key, counter).argsort(), epoch
         place = torch.arange(self._part.start, self._part.stop, device=self._rows.device)
         chosen = self._order[within * self.batch_size + place]
-        rows = self._rows[chosen]
         key = random.mix(random.mix(self._key, place.new_full((), -k - 1)), place)
-        if self.source.turns > 1:
-            rows = rows + random.below(key, self.source.turns) * self.source.turn_stride
-        if self.source.shift:
-            rows = self.source.moved(rows, random.mix(key, key.new_full((), 0)))
-        return Minibatch(self.source.gather(rows), self._class[chosen])
+
+        def keys(transform: Transform) -> Tensor:  # in QuarterTurn's lane the key itself: published results drew so
+            return key if transform.lane == -1 else random.mix(key, key.new_full((), -2 - transform.lane))
+
+        return Minibatch(self.source.gather(self._rows[chosen], self.transforms, keys), self._class[chosen])
 
 
 def _share(size: int, part: int, parts: int, key: str) -> slice:
@@ -246,18 +269,19 @@ def _share(size: int, part: int, parts: int, key: str) -> slice:
 
 def stream(
     wish: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
-    shift: int = 0, part: int = 0, parts: int = 1,
+    transforms: Iterable[Transform] = (), part: int = 0, parts: int = 1,
 ) -> BatchStream:  # fmt: skip
     """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it."""
     if isinstance(wish, Minibatches):
         return MinibatchStream(
-            images, split, batch_size=wish.batch_size, seed=seed, shift=shift, device=device, part=part, parts=parts
-        )
+            images, split, batch_size=wish.batch_size, seed=seed, transforms=transforms, device=device,
+            part=part, parts=parts,
+        )  # fmt: skip
     assert isinstance(wish, Episodes)
     if wish.tasks < 1:
         raise InputError(f"tasks={wish.tasks} is below 1; a step needs at least one episode")
     sampler = EpisodeSampler(
         images, split, ways=wish.ways, shots=wish.shots, queries=wish.queries, seed=seed,
-        within_groups=within_groups, shift=shift, device=device,
+        within_groups=within_groups, transforms=transforms, device=device,
     )  # fmt: skip
     return EpisodeStream(sampler, wish.tasks, part=part, parts=parts)

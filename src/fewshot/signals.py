@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -137,3 +137,33 @@ class StopSignal:
         if launchers:
             self.received = None
         return launchers
+
+
+@contextlib.contextmanager
+def ending_at_once(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Work that cannot be gone on with: SIGINT and SIGTERM call `clean_up` and end the process at once.
+
+    Where they are not this process's to decide (Python's own handler, a StopSignal that defers) they raise
+    KeyboardInterrupt or Stopped instead. Other threads than the main one, which no signal reaches, are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        clean_up()
+        owner = getattr(before[signum], "__self__", None)
+        if before[signum] is signal.default_int_handler:
+            raise KeyboardInterrupt
+        if isinstance(owner, StopSignal) and owner._deferring:
+            raise Stopped(signum, "stopped while a data set was being prepared")
+        end_at_once(signum, frame)
+
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in before:
+        signal.signal(signum, handle)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

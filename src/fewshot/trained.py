@@ -15,8 +15,8 @@ from fewshot.pictures import Pictures
 from fewshot.run_folder import RunFolder
 
 # Keys that came after version 0.1, with what that version did.
-SINCE_VERSION_0_1: dict[str, Any] = {"init": None, "init_part": None, "train_shift": 0}
-_TURN = re.compile(r"@(0|90|180|270)$")  # a turned class is the same class: see datasets.base.rotated_classes
+SINCE_VERSION_0_1: dict[str, Any] = {"init": None, "init_part": None}
+_TURN = re.compile(r"@(0|90|180|270)$")  # a turned class is the same class: see datasets.turned
 
 
 class Trained(NamedTuple):

@@ -36,7 +36,7 @@ def test_bash(tmp_path: Path) -> None:
         "fewshot train algorithm=": " ".join(f"algorithm={file.stem}" for file in sorted(ALGORITHMS.glob("*.yaml"))),
         "fewshot train algorithm=proton": "algorithm=protonet",
         "fewshot train -m ways=5 trainer.st": "trainer.steps=",
-        "fewshot check train_s": "train_shift= train_shots= train_split=",
+        "fewshot check train_s": "train_shots= train_split=",
         "fewshot data ": "list prepare verify show",
         "fewshot data show om": "omniglot",
         "fewshot evaluate ": "run=",

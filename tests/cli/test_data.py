@@ -55,7 +55,10 @@ def test_show_draws_episodes(tmp_path: Path) -> None:
         ("", "the following arguments are required: action; see fewshot data --help"),
         ("look", "invalid choice: 'look'"),
         ("show", "fewshot data show needs a data set; `fewshot data list` names them"),
-        ("show glyph", "there is no 'dataset/glyph'; available: glyphs, omniglot; did you mean glyphs?"),
+        (
+            "show glyph",
+            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, omniglot; did you mean glyphs?",
+        ),
         ("show glyphs --bogus", "unrecognized arguments: --bogus; see fewshot data --help"),
         ("show glyphs --episodes 0", "argument --episodes: 0 is below 1"),
         ("show glyphs --split nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),

@@ -17,23 +17,38 @@ import torch
 
 from fewshot.datasets import cache
 from fewshot.errors import FewshotError
+from fewshot.signals import Stopped, StopSignal
 
 KEY = {"size": 3}
 
 
-def make(value: int = 7) -> cache.Prepared:
-    images = torch.full((4, 1, 3, 3), value, dtype=torch.uint8)
-    return cache.Prepared(images, torch.tensor([0, 2, 4]), ["a", "b"], ["", ""])
+def making(value: int) -> cache.Build:
+    """Four images, written in two pieces."""
+
+    def build(write: cache.Write) -> cache.Classes:
+        images = pixels(value)
+        write(images[:1])
+        write(images[1:])
+        return cache.Classes(torch.tensor([0, 2, 4]), ["a", "b"], ["", ""])
+
+    return build
 
 
-def never() -> cache.Prepared:
+def pixels(value: int = 7) -> torch.Tensor:
+    return torch.full((4, 1, 3, 3), value, dtype=torch.uint8)
+
+
+make = making(7)
+
+
+def never(write: cache.Write) -> cache.Classes:
     raise AssertionError("built a second time")
 
 
 def build_elsewhere(folder: Path, mode: str) -> None:
     """What the other process does: say that it builds, then go on as told by `mode`."""
 
-    def build() -> cache.Prepared:
+    def build(write: cache.Write) -> cache.Classes:
         (folder / "building").touch()
         while mode == "wait" and not (folder / "go").exists():
             time.sleep(0.01)
@@ -41,9 +56,12 @@ def build_elsewhere(folder: Path, mode: str) -> None:
             time.sleep(60)
         if mode == "die":  # between the images and what describes them
             Path.write_text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
-        return make()
+        return make(write)
 
-    cache.prepared(folder / "cache", "toy", KEY, build)
+    try:
+        cache.prepared(folder / "cache", "toy", KEY, build)
+    except Stopped as error:
+        sys.exit(error.exit_code)
 
 
 @contextlib.contextmanager
@@ -68,14 +86,14 @@ def test_built_once_and_opened_after(tmp_path: Path) -> None:
     again = cache.prepared(tmp_path, "toy", KEY, never)
     for found in (first, again):
         assert found.images.dtype == torch.uint8
-        assert torch.equal(found.images, make().images)
-        assert torch.equal(found.offsets, make().offsets)
+        assert torch.equal(found.images, pixels())
+        assert found.offsets.tolist() == [0, 2, 4]
         assert (found.class_names, found.groups) == (["a", "b"], ["", ""])
 
 
 def test_every_part_of_the_key_has_its_own_array(tmp_path: Path) -> None:
     cache.prepared(tmp_path, "toy", KEY, make)
-    assert cache.prepared(tmp_path, "toy", KEY | {"size": 4}, lambda: make(9)).images.unique().tolist() == [9]
+    assert cache.prepared(tmp_path, "toy", KEY | {"size": 4}, making(9)).images.unique().tolist() == [9]
     assert cache.prepared(tmp_path, "toy", KEY, never).images.unique().tolist() == [7]
 
 
@@ -101,7 +119,7 @@ def test_a_second_process_waits_and_says_so(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.undo()
     assert process.exitcode == 0
     assert "data set 'toy' is being prepared by another process; waiting" in "".join(said)
-    assert torch.equal(found.images, make().images)
+    assert torch.equal(found.images, pixels())
 
 
 def test_a_killed_builder_leaves_no_data_set_and_no_lock(tmp_path: Path) -> None:
@@ -109,6 +127,29 @@ def test_a_killed_builder_leaves_no_data_set_and_no_lock(tmp_path: Path) -> None
         process.kill()
     assert not list((tmp_path / "cache").glob("toy-*/*"))
     assert cache.prepared(tmp_path / "cache", "toy", KEY, make).images.unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_ends_a_build_at_once(tmp_path: Path, signum: int, code: int, at_once: bool) -> None:
+    """Also within a run, which else waits for the end of a step."""
+    begin = time.monotonic()
+    with StopSignal(at_once=at_once), another_process(tmp_path, "hang") as process:
+        assert process.pid
+        os.kill(process.pid, signum)
+    assert process.exitcode == code
+    assert time.monotonic() - begin < 50  # it would hang for 60 s
+    assert not list((tmp_path / "cache").glob("*toy-*/*"))
+
+
+def test_pieces_of_different_shapes_are_no_array(tmp_path: Path) -> None:
+    def build(write: cache.Write) -> cache.Classes:
+        write(torch.zeros(1, 1, 3, 3, dtype=torch.uint8))
+        write(torch.zeros(1, 1, 3, 4, dtype=torch.uint8))
+        raise AssertionError("taken")
+
+    with pytest.raises(ValueError, match=r"rows of \[1, 3, 4\] torch.uint8 for an array of \[1, 3, 3\] uint8"):
+        cache.prepared(tmp_path, "toy", KEY, build)
 
 
 def test_a_builder_killed_while_it_stores_leaves_no_data_set(tmp_path: Path) -> None:
@@ -125,7 +166,7 @@ def test_a_build_that_raises_leaves_nothing_and_can_be_repeated(tmp_path: Path) 
     with pytest.raises(AssertionError):
         cache.prepared(tmp_path, "toy", KEY, never)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-    assert torch.equal(cache.prepared(tmp_path, "toy", KEY, make).images, make().images)
+    assert torch.equal(cache.prepared(tmp_path, "toy", KEY, make).images, pixels())
 
 
 def test_a_flipped_byte_is_found_by_verify(tmp_path: Path) -> None:
@@ -157,4 +198,4 @@ def test_the_record_beside_the_array_says_what_it_is(tmp_path: Path) -> None:
 
 def test_paths_with_spaces_and_unicode(tmp_path: Path) -> None:
     folder = tmp_path / "Größe, mit Leerzeichen" / ("long" * 40)
-    assert torch.equal(cache.prepared(folder, "toy", KEY, make).images, make().images)
+    assert torch.equal(cache.prepared(folder, "toy", KEY, make).images, pixels())

@@ -11,7 +11,7 @@ import torch
 
 from fewshot.datasets import glyphs, typefaces
 from fewshot.datasets.base import ImageSet
-from fewshot.datasets.cache import Prepared, cache_entry
+from fewshot.datasets.cache import Prepared, Write, cache_entry
 from fewshot.datasets.glyphs import Glyphs
 from fewshot.errors import FewshotError, InputError
 
@@ -37,14 +37,20 @@ def letters() -> list[typefaces.Letter]:
 def lao() -> Prepared:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(glyphs, "ALPHABETS", LAO)
-        return glyphs.build(28)
+        return built(28)
+
+
+def built(size: int) -> Prepared:
+    pieces: list[torch.Tensor] = []
+    classes = glyphs.build(size, pieces.append)
+    return Prepared(torch.cat(pieces), *classes)
 
 
 @pytest.fixture
 def prepared(data: ImageSet, cache_dir: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The cache folder once it is filled; drawing again is a failure."""
 
-    def build(size: int) -> None:
+    def build(size: int, write: Write) -> None:
         raise AssertionError(f"drawn again at size {size}")
 
     monkeypatch.setattr(glyphs, "build", build)
@@ -107,14 +113,14 @@ def test_splits_share_no_alphabet_and_cover_all(data: ImageSet) -> None:
 
 def test_drawn_twice_it_is_the_same(lao: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glyphs, "ALPHABETS", LAO)
-    again = glyphs.build(28)
+    again = built(28)
     assert torch.equal(again.images, lao.images)
     assert again.class_names == lao.class_names
 
 
 def test_at_another_size_letters_and_bends_are_the_same(lao: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glyphs, "ALPHABETS", LAO)
-    large = glyphs.build(56)
+    large = built(56)
     assert large.images.shape == (*lao.images.shape[:2], 56, 56)
     assert large.class_names == lao.class_names
     shrunk = torch.nn.functional.avg_pool2d(large.images.float(), 2)
@@ -128,23 +134,26 @@ def test_without_deformation_a_drawing_is_its_outline(monkeypatch: pytest.Monkey
     monkeypatch.setattr(glyphs, "INK", (0.5, 0.5))
     source = torch.zeros(1, 56, 56, dtype=torch.uint8)
     source[0, 20:40, 10:30] = 255
-    drawn = glyphs.draw(source, torch.tensor([0]), 28)
+    (drawn,) = glyphs.draw(source, torch.tensor([0]), 28)
     expected = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     expected[..., 10:20, 5:15] = 255
     assert torch.equal(drawn, expected)
 
 
-def test_rotations_as_task_quadruple_the_rows_not_the_classes(data: ImageSet, prepared: str) -> None:
+def test_rotations_as_task_leave_images_and_classes(data: ImageSet, prepared: str) -> None:
     turned = Glyphs(cache_dir=prepared, rotations="task").load()
-    rows = len(data.images)
-    assert (turned.turns, len(turned.images), len(turned.class_names)) == (4, 4 * rows, len(data.class_names))
-    assert torch.equal(turned.images[rows + 5], torch.rot90(data.images[5], 1, (-2, -1)))
-    assert turned.splits == data.splits
+    assert torch.equal(turned.images, data.images)
+    assert [str(t) for t in turned.transforms] == ["QuarterTurn(per=class)"]
+    assert (turned.splits, turned.class_names) == (data.splits, data.class_names)
 
 
 def test_rotations_as_classes_quadruple_the_classes_within_their_split(data: ImageSet, prepared: str) -> None:
     turned = Glyphs(cache_dir=prepared, rotations="classes").load()
-    assert (turned.turns, len(turned.class_names)) == (1, 4 * len(data.class_names))
+    assert (turned.transforms, len(turned.class_names)) == ([], 4 * len(data.class_names))
+    rows = len(data.images)
+    for r in range(4):
+        part = slice(r * rows, (r + 1) * rows, 97)
+        assert torch.equal(turned.images[part], data.images[::97].rot90(r, (2, 3)))
     assert {split: len(ids) for split, ids in turned.splits.items()} == {
         split: 4 * len(ids) for split, ids in data.splits.items()
     }

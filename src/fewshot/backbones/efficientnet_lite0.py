@@ -24,6 +24,8 @@ class EfficientNetLite0(nn.Module):
 
     out_features = 1280
 
+    normalizes = True  # no other normalisation comes before it
+
     def __init__(self, *, weights: str) -> None:
         super().__init__()
         if weights not in ("default", "none"):

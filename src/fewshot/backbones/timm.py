@@ -25,6 +25,8 @@ class TimmBackbone(nn.Module):
     Raises InputError for an unknown model, weights that do not fit, and a missing package.
     """
 
+    normalizes = True  # no other normalisation comes before it
+
     def __init__(self, *, model: str, weights: str, size: int | None) -> None:
         super().__init__()
         network = _build(model, weights, size)

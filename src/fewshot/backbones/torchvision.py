@@ -21,6 +21,7 @@ class TorchvisionBackbone(nn.Module):
     one that draws for each task.
     """
 
+    normalizes = True  # no other normalisation comes before it
     mean: Tensor
     std: Tensor
 

@@ -54,12 +54,14 @@ def _prepare(config: dict[str, Any], args: argparse.Namespace) -> int:
 
 def _verify(config: dict[str, Any], args: argparse.Namespace) -> int:
     from fewshot.construct import construct
+    from fewshot.datasets.duplicates import duplicates
 
     dataset = construct(config["dataset"], "dataset")
     verify = getattr(dataset, "verify", None)
     said = verify() if verify else None  # the raw files first: it lists all that is damaged in them
-    dataset.load()
+    images = dataset.load()
     print(said or f"{args.dataset}: in order")
+    print(f"{images.name}: {duplicates(images)}")
     return 0
 
 
@@ -70,7 +72,8 @@ def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
     from fewshot.report.episodes import draw_episodes
 
     images = load_images(config)
-    sampler = episode_sampler(config, images, args.split, torch.device("cpu"))
+    training = args.split == config["train_split"]  # shown as training sees them
+    sampler = episode_sampler(config, images, args.split, torch.device("cpu"), training=training)
     batch = sampler.sample(0, args.episodes)
     asked = f"{config['ways']}-way {config['shots']}-shot, {config['queries']} queries"
     title = f"{images.name}, split '{args.split}': {asked}"

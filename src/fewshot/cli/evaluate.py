@@ -27,12 +27,12 @@ def offer_run(words: Sequence[str], *, needed: bool = True) -> None:
     runs = [word.split("=", 1)[1].strip("'\"") for word in words if word.startswith("run=")]
     if needed and not runs:
         raise InputError("evaluate needs the folder of a training run: fewshot evaluate run=outputs/train/NAME/ID")
-    other_data = any(word.startswith("dataset=") for word in words)
-    ConfigStore.instance().store(name="run_config", node=_run_config(Path(runs[-1]), other_data) if runs else {})
+    chosen = [group for group in ("dataset", "augment") if any(word.startswith(f"{group}=") for word in words)]
+    ConfigStore.instance().store(name="run_config", node=_run_config(Path(runs[-1]), chosen) if runs else {})
 
 
-def _run_config(path: Path, other_data: bool) -> dict[str, Any]:
-    """The run's configuration, with this machine's paths; without its data set where another is asked for."""
+def _run_config(path: Path, chosen: Sequence[str]) -> dict[str, Any]:
+    """The run's configuration, with this machine's paths; without the groups that are chosen anew."""
     from omegaconf import OmegaConf
 
     if not (path / "config.yaml").is_file():
@@ -43,7 +43,7 @@ def _run_config(path: Path, other_data: bool) -> dict[str, Any]:
         config[key] = here[key]
         if key in config["dataset"]:
             config["dataset"][key] = f"${{{key}}}"
-    for key in ("logger", "resume", *(["dataset"] if other_data else [])):
+    for key in ("logger", "resume", *chosen):
         del config[key]
     return config
 

@@ -55,7 +55,7 @@ class RunSchema:
     train_queries: int = MISSING
     within_groups: bool = MISSING
     train_split: str = MISSING
-    train_shift: int = 0
+    normalize: Any = "dataset"
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
     seed: int = MISSING
     init: str | None = None
@@ -73,6 +73,7 @@ class RunSchema:
     dataset: Any = None
     backbone: Any = None
     algorithm: Any = None
+    augment: Any = None
     trainer: TrainerSchema = field(default_factory=TrainerSchema)
     logger: Any = None
 

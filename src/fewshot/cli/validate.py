@@ -198,7 +198,7 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
         if key not in reference:
             raise InputError(unknown_key(path, known))
         default = reference[key]
-        if value is None and path == "paper":  # a preset's published value, left out
+        if path == "normalize" or (value is None and path == "paper"):  # a text or a group; left out of a preset
             continue
         if isinstance(default, Mapping) and isinstance(value, Mapping):
             _compare(value, default, f"{path}.", known)

@@ -1,4 +1,4 @@
-"""Raw files of a data set: read out of a zip in memory, and fetched whole or not at all. Layer 1."""
+"""Raw files of a data set: read out of a zip or tar.gz in memory, and fetched whole or not at all. Layer 1."""
 
 import functools
 import hashlib
@@ -8,6 +8,7 @@ import queue
 import re
 import stat
 import sys
+import tarfile
 import tempfile
 import threading
 import urllib.error
@@ -25,11 +26,12 @@ SLACK = 1 << 20  # a small file of one colour may be packed as tightly as it lik
 CHUNK = 1 << 20
 
 # What zipfile raises on damaged, encrypted and unsupported archives.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+ENDINGS = (".tar.gz", ".tgz", ".zip")
 
 
 class Published(NamedTuple):
-    """A zip that somebody publishes: where, how many bytes, which hash."""
+    """A zip or tar.gz that somebody publishes: where, how many bytes, which hash."""
 
     url: str
     size: int
@@ -39,9 +41,10 @@ class Published(NamedTuple):
         return f"{self.url} ({self.size} bytes, sha256 {self.sha256})"
 
     def find(self, folders: Iterable[Path]) -> Path | None:
-        """The zip in one of the folders, or the folder unpacked from it there; the first of them."""
-        zipped = PurePosixPath(self.url).name
-        paths = (folder / name for folder in folders for name in (zipped, zipped.removesuffix(".zip")))
+        """The archive in one of the folders, or the folder unpacked from it there; the first of them."""
+        packed = PurePosixPath(self.url).name
+        unpacked = next(packed.removesuffix(ending) for ending in ENDINGS if packed.endswith(ending))
+        paths = (folder / name for folder in folders for name in (packed, unpacked))
         return next((path for path in paths if path.exists()), None)
 
 
@@ -79,11 +82,11 @@ def fingerprint(path: Path) -> str:
 def read_members(
     source: Path, suffix: str, *, limit: int, damaged: list[str] | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each file whose name ends in `suffix`, of a zip or of the folder unpacked from it.
+    """(name, content) of each file whose name ends in `suffix`, of a zip, a tar.gz, or the folder unpacked from it.
 
     Names have forward slashes; hidden files and what macOS adds to a zip are left out. A zip is looked
-    through before anything is read: a member that points out of it, is a link, or takes the sum beyond
-    `limit` bytes or MAX_RATIO raises InputError with its name. A file that cannot be read raises
+    through before anything is read, a tar.gz member by member: one that points out of it, is a link, or takes
+    the sum beyond `limit` bytes or MAX_RATIO raises InputError with its name. A file that cannot be read raises
     InputError, or, where a list `damaged` is given, is noted there and left out.
     """
     for name, read in _members(source, limit):
@@ -107,6 +110,9 @@ def _members(source: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes
             if path.is_file():
                 yield path.relative_to(source.parent).as_posix(), path.read_bytes
         return
+    if source.name.endswith(ENDINGS[:2]):
+        yield from _tar_members(source, limit)
+        return
     try:
         archive = zipfile.ZipFile(source)
     except DAMAGE as error:
@@ -118,29 +124,62 @@ def _members(source: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes
             yield info.filename, functools.partial(_unpack, archive, info)
 
 
+def _tar_members(source: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """As `_members`; each must be read, if at all, before the next is asked for."""
+    most, total = min(limit, MAX_RATIO * source.stat().st_size + SLACK), 0
+    try:
+        with tarfile.open(source, "r|gz") as archive:
+            for info in archive:
+                total += info.size
+                link = stat.S_IFLNK if info.issym() or info.islnk() else 0
+                kind = link or (0 if info.isfile() or info.isdir() else stat.S_IFIFO)
+                if reason := _unsafe(info.name, kind) or _too_much(total, most, source.stat().st_size):
+                    raise InputError(f"{source} is refused: member '{info.name}' {reason}")
+                if info.isfile():
+                    yield info.name, functools.partial(_untar, archive, info)
+    except DAMAGE as error:
+        raise InputError(f"{source} is not a whole tar.gz archive ({error})") from error
+
+
+def _untar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(info)
+    assert file is not None
+    content = file.read()
+    if len(content) != info.size:
+        raise EOFError(f"{len(content)} of {info.size} bytes")
+    return content
+
+
+def _unsafe(name: str, kind: int) -> str | None:
+    """Why a member of this name and kind (of `stat`, 0 where unknown) may not be in an archive."""
+    name = name.replace("\\", "/")
+    if re.match("/|[A-Za-z]:", name):
+        return "has an absolute name"
+    if ".." in name.split("/"):
+        return "points out of the archive"
+    if kind not in (0, stat.S_IFREG):
+        return "is a link" if kind == stat.S_IFLNK else "is not an ordinary file"
+    return None
+
+
+def _too_much(total: int, most: int, packed: int) -> str | None:
+    return f"brings the archive of {packed} bytes to {total} bytes" if total > most else None
+
+
 def _is_clutter(name: str) -> bool:
     return name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/")
 
 
 def _refuse_unsafe(source: Path, members: list[zipfile.ZipInfo], limit: int) -> None:
     packed, total = source.stat().st_size, 0
+    most = min(limit, MAX_RATIO * packed + SLACK)  # the packed size too: members may overlap
     for info in members:
         total += info.file_size
-        name = info.filename.replace("\\", "/")
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if re.match("/|[A-Za-z]:", name):
-            reason = "has an absolute name"
-        elif ".." in name.split("/"):
-            reason = "points out of the archive"
-        elif kind not in (0, stat.S_IFREG):
-            reason = "is a link" if kind == stat.S_IFLNK else "is not an ordinary file"
-        elif info.file_size > MAX_RATIO * info.compress_size + SLACK:
+        reason = _unsafe(info.filename, stat.S_IFMT(info.external_attr >> 16))
+        if not reason and info.file_size > MAX_RATIO * info.compress_size + SLACK:
             reason = f"expands from {info.compress_size} to {info.file_size} bytes (limit {MAX_RATIO} times)"
-        elif total > min(limit, MAX_RATIO * packed + SLACK):  # the packed size too: members may overlap
-            reason = f"brings the archive of {packed} bytes to {total} bytes"
-        else:
-            continue
-        raise InputError(f"{source} is refused: member '{info.filename}' {reason}")
+        if reason := reason or _too_much(total, most, packed):
+            raise InputError(f"{source} is refused: member '{info.filename}' {reason}")
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

@@ -14,18 +14,21 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import InputError
+from fewshot.transforms import Transform
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
     """All images of a data set in one array, class by class.
 
-    images: [turns*M, C, H, W] uint8, memory-mapped as a rule; rows r*M..(r+1)*M are the same M images
-        turned by r quarter turns (counter-clockwise), r < turns.
-    offsets: [classes + 1] int64; class c owns the rows offsets[c]..offsets[c+1] of the M.
+    images: [M, C, H, W] uint8, memory-mapped as a rule, at the size at which they are stored.
+    offsets: [classes + 1] int64; class c owns the rows offsets[c]..offsets[c+1].
     class_names, groups: one per class; a group is what a within-group episode draws from (an alphabet).
     splits: name -> class ids; disjoint, but for unions that are named as such ("trainval").
-    turns: 4 when the sampler may draw one rotation per class and task, else 1.
+    size: side of the images that a model is given, where those stored are larger: the middle is cut out, unless a
+        transform of the training has done so. None: as they are stored.
+    mean, std: of each channel, of values in [0, 1]: what a backbone subtracts and divides by. None: nothing.
+    transforms: what is done to every image that is drawn, in every split; `augment` comes after it.
     protocol: what a result has to say about how the images were made (rotations, resize, inverted, ...).
     """
 
@@ -35,12 +38,14 @@ class ImageSet:
     class_names: Sequence[str]
     groups: Sequence[str]
     splits: Mapping[str, Sequence[int]]
-    turns: int = 1
+    size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    transforms: Sequence[Transform] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        classes = len(self.class_names)
-        rows = self.turns * int(self.offsets[-1])
+        classes, rows = len(self.class_names), int(self.offsets[-1])
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[0] != rows:
             raise InputError(
                 f"data set '{self.name}': images are {tuple(self.images.shape)} {self.images.dtype}; "
@@ -51,6 +56,12 @@ class ImageSet:
                 f"data set '{self.name}': {classes} class names, {len(self.groups)} groups, "
                 f"{len(self.offsets)} offsets; expected as many groups as names and one offset more"
             )
+        if self.size is not None and not 1 <= self.size <= min(self.images.shape[2:]):
+            raise InputError(
+                f"data set '{self.name}': size={self.size}, but the images are stored as "
+                f"{self.images.shape[2]}x{self.images.shape[3]}; a size can be that at most"
+            )
+        self._check_normalisation()
         owner: dict[int, str] = {}
         for split in ("train", "val", "test"):
             for c in self.splits.get(split, ()):
@@ -61,11 +72,27 @@ class ImageSet:
                     )
                 owner[c] = split
 
+    def _check_normalisation(self) -> None:
+        channels = self.images.shape[1]
+        if (self.mean is None) != (self.std is None):
+            raise InputError(f"data set '{self.name}': mean={self.mean}, std={self.std}; give both or neither")
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if value is not None and (len(value) != channels or (name == "std" and min(value) <= 0)):
+                raise InputError(
+                    f"data set '{self.name}': {name}={list(value)} for images of {channels} channels; "
+                    f"expected {channels} numbers{' above 0' if name == 'std' else ''}"
+                )
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """C, H, W."""
+        """C, H, W of what a model is given."""
         c, h, w = self.images.shape[1:]
-        return c, h, w
+        return c, self.size or h, self.size or w
+
+    @property
+    def normalization(self) -> dict[str, list[float]] | None:
+        """`mean` and `std`, where the set has them."""
+        return {"mean": list(self.mean), "std": list(self.std)} if self.mean and self.std else None
 
     def on(self, device: torch.device) -> "ImageSet":
         """The same set with its images on the device, where they fit into half of its free memory."""
@@ -94,24 +121,3 @@ class Dataset(Protocol):
     """A data set of the project or of a user: constructed from its YAML, loaded once."""
 
     def load(self) -> ImageSet: ...
-
-
-def quarter_turns(images: Tensor) -> Tensor:
-    """[M, C, H, H] -> [4*M, C, H, H]: the images, then turned by 90, 180 and 270 degrees."""
-    if images.shape[-1] != images.shape[-2]:
-        raise InputError(f"rotations need square images, these are {tuple(images.shape[-2:])}")
-    return torch.cat([torch.rot90(images, r, (-2, -1)) for r in range(4)])
-
-
-def rotated_classes(
-    offsets: Tensor, class_names: Sequence[str], groups: Sequence[str], splits: Mapping[str, Sequence[int]]
-) -> tuple[Tensor, list[str], list[str], dict[str, list[int]]]:
-    """Each quarter turn of a class becomes a class of its own (class ids r*classes + c), in every split.
-
-    For images stored as `quarter_turns` stores them; a turned class stays in its class's split and group.
-    """
-    classes, rows = len(class_names), int(offsets[-1])
-    starts = torch.cat([offsets[:-1] + r * rows for r in range(4)] + [torch.tensor([4 * rows])])
-    names = [f"{name}@{90 * r}" for r in range(4) for name in class_names]
-    split4 = {split: [r * classes + c for r in range(4) for c in ids] for split, ids in splits.items()}
-    return starts, names, list(groups) * 4, split4

@@ -1,4 +1,4 @@
-"""Prepared arrays on disk: built once under a lock, installed whole or not at all, memory-mapped after. Layer 1."""
+"""Prepared arrays on disk: written once, chunk by chunk, under a lock; whole or not at all; memory-mapped. Layer 1."""
 
 import contextlib
 import fcntl
@@ -10,24 +10,37 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fewshot.engine.durable import sync
 from fewshot.errors import FewshotError, InputError
+from fewshot.signals import ending_at_once
 
 FORMAT = 1
+
+
+class Classes(NamedTuple):
+    """Which rows of an array are of which class."""
+
+    offsets: Tensor  # [classes + 1] int64
+    class_names: list[str]
+    groups: list[str]
 
 
 class Prepared(NamedTuple):
     """What the cache keeps of a data set; splits and protocol are the data set's to add."""
 
-    images: Tensor  # [M, C, H, W] uint8
-    offsets: Tensor  # [classes + 1] int64
+    images: Tensor  # [M, C, H, W] uint8, memory-mapped
+    offsets: Tensor
     class_names: list[str]
     groups: list[str]
+
+
+Write = Callable[[Tensor], None]  # takes the next rows, [B, C, H, W] uint8
+Build = Callable[[Write], Classes]
 
 
 def cache_entry(cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any]) -> Path:
@@ -36,13 +49,12 @@ def cache_entry(cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, 
     return Path(cache_dir) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def prepared(
-    cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any], build: Callable[[], Prepared]
-) -> Prepared:
+def prepared(cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any], build: Build) -> Prepared:
     """Open the prepared array of (name, key), building it first where it is missing.
 
-    One process builds under a lock, others wait and say so. A build that dies leaves nothing behind that
-    could be taken for a data set. The images are memory-mapped.
+    build: is given a function that takes the images, some rows at a time, and returns what they are. Memory is
+    needed for these rows only. One process builds under a lock, others wait and say so. A build that dies leaves
+    nothing that could be taken for a data set; one that SIGINT or SIGTERM ends, at once, leaves nothing at all.
     """
     entry = cache_entry(cache_dir, name, key)
     if not (entry / "meta.json").exists():
@@ -50,7 +62,7 @@ def prepared(
             entry.parent.mkdir(parents=True, exist_ok=True)
             with _lock(entry.with_suffix(".lock"), f"data set '{name}' is being prepared by another process"):
                 if not (entry / "meta.json").exists():
-                    _install(entry, dict(key), build())
+                    _install(entry, dict(key), build)
         except OSError as error:
             raise InputError(
                 f"cannot store the prepared data set '{name}' in {entry.parent}: {error.strerror or error}; "
@@ -86,20 +98,23 @@ def _open(entry: Path) -> Prepared:
     return Prepared(images, torch.tensor(meta["offsets"]), meta["class_names"], meta["groups"])
 
 
-def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
+def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
     """Under the lock: write beside the entry's place, then rename into it."""
     for stale in entry.parent.glob(f".{entry.name}-*"):  # of a builder that was killed
         shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        (folder / "images.bin").write_bytes(data.images.contiguous().numpy().data)
+        with ending_at_once(lambda: shutil.rmtree(folder, ignore_errors=True)):
+            with (folder / "images.bin").open("wb") as file:
+                writer = _Writer(file)
+                classes = build(writer)
         meta = {
             "key": key,
-            "shape": list(data.images.shape),
-            "sha256": _sha256(folder / "images.bin"),
-            "offsets": data.offsets.tolist(),
-            "class_names": data.class_names,
-            "groups": data.groups,
+            "shape": [writer.rows, *writer.shape],
+            "sha256": writer.digest.hexdigest(),
+            "offsets": classes.offsets.tolist(),
+            "class_names": classes.class_names,
+            "groups": classes.groups,
         }
         (folder / "meta.json").write_text(json.dumps(meta))
         for path in (*folder.iterdir(), folder):
@@ -109,6 +124,22 @@ def _install(entry: Path, key: dict[str, Any], data: Prepared) -> None:
         folder.rename(entry)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Writer:
+    """Appends rows to the file of an array."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest, self.rows, self.shape = file, hashlib.sha256(), 0, list[int]()
+
+    def __call__(self, images: Tensor) -> None:
+        shape = list(images.shape[1:])
+        if images.dtype != torch.uint8 or (self.shape and shape != self.shape):
+            raise ValueError(f"rows of {shape} {images.dtype} for an array of {self.shape or 'any'} uint8")
+        data = images.contiguous().numpy().data
+        self.digest.update(data)
+        self.file.write(data)
+        self.rows, self.shape = self.rows + len(images), shape
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ twin, as some of Omniglot's have.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +23,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewshot.datasets import cache
-from fewshot.datasets.base import ImageSet, quarter_turns, rotated_classes
+from fewshot.datasets import cache, turned
+from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
 
 NAME = "glyphs"
 OPTIONS: dict[str, tuple[str | int, ...]] = {
     "split": ("script",),
-    "rotations": ("none", "task", "classes"),
+    "rotations": turned.ROTATIONS,
     "size": (28, 32, 64, 84),
 }
 RECIPE = 4  # one more with every change to this file or `typefaces` that moves a pixel
@@ -91,22 +92,18 @@ class Glyphs:
 
     def load(self) -> ImageSet:
         """The data set; the first time it is drawn (some seconds)."""
-        images, offsets, names, groups = self._prepared()
-        splits = {split: [c for c, g in enumerate(groups) if g in SPLITS[split]] for split in SPLITS}
+        data = self._prepared()
+        splits = {split: [c for c, g in enumerate(data.groups) if g in SPLITS[split]] for split in SPLITS}
         splits["trainval"] = splits["train"] + splits["val"]
-        if self.rotations != "none":
-            images = quarter_turns(images)
         if self.rotations == "classes":
-            offsets, names, groups, splits = rotated_classes(offsets, names, groups, splits)
+            splits = turned.turned_splits(splits, len(data.class_names))
+            data = turned.turned_classes(self._cache(), NAME, self._key(), data)
         protocol = {"rotations": self.rotations, "resize": None, "inverted": False, "split": self.split}
         return ImageSet(
             name=NAME,
-            images=images,
-            offsets=offsets,
-            class_names=names,
-            groups=groups,
+            **data._asdict(),
             splits=splits,
-            turns=4 if self.rotations == "task" else 1,
+            transforms=[turned.ONE_PER_TASK_AND_CLASS] if self.rotations == "task" else [],
             protocol=protocol | {"typefaces": f"matplotlib {version('matplotlib')}"},
         )
 
@@ -126,7 +123,7 @@ class Glyphs:
         return f"{NAME}: {said}; prepared array {entry} is intact"
 
     def _prepared(self) -> cache.Prepared:
-        return cache.prepared(self._cache(), NAME, self._key(), lambda: build(self.size))
+        return cache.prepared(self._cache(), NAME, self._key(), lambda write: build(self.size, write))
 
     def _key(self) -> dict[str, Any]:
         # Outlines come from matplotlib, their pixels from Pillow's FreeType: either may move a few of them.
@@ -137,7 +134,7 @@ class Glyphs:
         return Path(self.cache_dir).expanduser()
 
 
-def build(size: int) -> cache.Prepared:
+def build(size: int, write: cache.Write) -> cache.Classes:
     """Choose the letters, render each in its faces, and draw every class DRAWINGS times."""
     from fewshot.datasets import typefaces  # Pillow is needed once, not each time the array is opened
 
@@ -154,30 +151,29 @@ def build(size: int) -> cache.Prepared:
             source_of += [len(sources) + k % len(different) for k in range(DRAWINGS)]
             sources += different.values()
             letters.append(letter)
-    return cache.Prepared(
-        draw(torch.from_numpy(np.stack(sources)), torch.tensor(source_of), size),
+    for drawings in draw(torch.from_numpy(np.stack(sources)), torch.tensor(source_of), size):
+        write(drawings)
+    return cache.Classes(
         torch.arange(len(letters) + 1) * DRAWINGS,
         [f"{letter.group}/{letter.name}" for letter in letters],
         [letter.group for letter in letters],
     )
 
 
-def draw(sources: Tensor, source_of: Tensor, size: int) -> Tensor:
-    """[S, H, H] uint8 outlines, [M] int64 which of them a drawing is of -> [M, 1, size, size] uint8."""
+def draw(sources: Tensor, source_of: Tensor, size: int) -> Iterator[Tensor]:
+    """[S, H, H] uint8 outlines, [M] int64 which of them a drawing is of -> [M, 1, size, size] uint8, in pieces."""
     at = (torch.arange(size) + 0.5) / size
     wave = torch.stack([torch.cos(math.pi * k * at) for k in range(1 + MODES)])  # [K, size]
     waves = torch.einsum("ky,lx->klyx", wave, wave).reshape(-1, size * size)  # [K*K, size*size]
     x, y = (2 * at - 1).repeat(size), (2 * at - 1).repeat_interleave(size)
     basis = torch.cat([torch.stack([x, y]), waves])  # [2 + K*K, size*size]
     coefficients, ink_ends = deformations(len(source_of))
-    images = []
     for rows in torch.arange(len(source_of)).split(1024):
         grid = (coefficients[rows] @ basis).view(-1, 2, size, size).permute(0, 2, 3, 1)
         grey = sources[source_of[rows], None].float() / 255
         drawn = F.grid_sample(grey, grid, align_corners=False)  # [B, 1, size, size]
         drawn = (drawn - ink_ends[rows, None, None, None]) * (EDGE * size / 28) + 0.5
-        images.append((drawn.clamp(0, 1) * 255).round().to(torch.uint8))
-    return torch.cat(images)
+        yield (drawn.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def deformations(count: int) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +30,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from fewshot.datasets import archive, cache
+from fewshot.datasets import archive, cache, turned
 from fewshot.datasets.archive import Published
-from fewshot.datasets.base import ImageSet, quarter_turns, rotated_classes
+from fewshot.datasets.base import ImageSet
 from fewshot.errors import InputError
 
 NAME = "omniglot"
@@ -41,7 +42,7 @@ UNPACKED = 64 << 20  # bytes; each archive holds under 5 million
 FOLDERS = ("omniglot-py", "omniglot", ".")  # below data_dir; the first is torchvision's
 OPTIONS = {
     "split": ("vinyals", "random", "lake"),
-    "rotations": ("none", "task", "classes"),
+    "rotations": turned.ROTATIONS,
     "resize": ("nearest", "antialias"),
 }
 
@@ -92,7 +93,8 @@ LAKE_VAL = {
 class Omniglot:
     """The data set of `conf/dataset/omniglot.yaml`, which explains the options.
 
-    load: images [turns*32460, 1, size, size] uint8, ink 255 and paper 0 (`invert: false`: the reverse).
+    load: images [32460, 1, size, size] uint8, ink 255 and paper 0 (`invert: false`: the reverse); with
+    `rotations: classes` four times as many.
     Class names are "Alphabet/characterNN"; the group of a class is its alphabet.
     """
 
@@ -115,22 +117,20 @@ class Omniglot:
 
     def load(self) -> ImageSet:
         """The data set; the first time it is decoded (seconds) and, if not in data_dir, downloaded."""
-        images, offsets, names, groups = cache.prepared(self._cache(), NAME, self._key(), self._prepare)
-        splits = make_splits(names, self.split, self.split_seed)
+        data = cache.prepared(self._cache(), NAME, self._key(), self._prepare)
+        splits = make_splits(data.class_names, self.split, self.split_seed)
         if self.rotations == "classes":
-            offsets, names, groups, splits = rotated_classes(offsets, names, groups, splits)
+            splits = turned.turned_splits(splits, len(data.class_names))
+            data = turned.turned_classes(self._cache(), NAME, self._key(), data)
         protocol: dict[str, Any] = {"rotations": self.rotations, "resize": self.resize}
         protocol |= {"inverted": self.invert, "split": self.split}
         if self.split == "random":
             protocol["split_seed"] = self.split_seed
         return ImageSet(
             name=NAME,
-            images=images,
-            offsets=offsets,
-            class_names=names,
-            groups=groups,
+            **data._asdict(),
             splits=splits,
-            turns=4 if self.rotations == "task" else 1,
+            transforms=[turned.ONE_PER_TASK_AND_CLASS] if self.rotations == "task" else [],
             protocol=protocol,
         )
 
@@ -160,21 +160,18 @@ class Omniglot:
     def _key(self) -> Mapping[str, Any]:
         content = [part.content for part in PARTS]
         options = {"size": self.size, "resize": self.resize, "invert": self.invert}
-        return options | {"rotated": self.rotations != "none", "content": content}
+        return options | {"content": content}
 
-    def _prepare(self) -> cache.Prepared:
+    def _prepare(self, write: cache.Write) -> cache.Classes:
         paths = archive.obtain([part.zip for part in PARTS], self._folders(), fetch=self.download)
         drawings = (drawing for source in zip(PARTS, paths, strict=True) for drawing in _images(*source))
-        rows, characters = [], []
-        for character, image in drawings:
-            rows.append(shrink(image, self.size, self.resize, self.invert))
-            characters.append(character)
-        images = torch.from_numpy(np.stack(rows)).unsqueeze(1)  # [32460, 1, size, size]
-        if self.rotations != "none":
-            images = quarter_turns(images)  # [4*32460, 1, size, size]
-        names = characters[::DRAWERS]
+        names = []
+        for character, drawn in groupby(drawings, lambda drawing: drawing[0]):
+            pixels = np.stack([shrink(image, self.size, self.resize, self.invert) for _, image in drawn])
+            write(torch.from_numpy(pixels).unsqueeze(1))  # [20, 1, size, size]
+            names.append(character)
         offsets = torch.arange(len(names) + 1) * DRAWERS
-        return cache.Prepared(images, offsets, names, [name.split("/")[0] for name in names])
+        return cache.Classes(offsets, names, [name.split("/")[0] for name in names])
 
     def _cache(self) -> Path:
         return Path(self.cache_dir).expanduser()

@@ -42,6 +42,11 @@ def below(bits: Tensor, bound: Tensor | int) -> Tensor:
     return (_shift(bits, 32) * bound) >> 32
 
 
+def uniform(bits: Tensor) -> Tensor:
+    """Random bits -> float32 in [0, 1), a multiple of 2**-24: the same on every device."""
+    return _shift(bits, 40).to(torch.float32) * 2**-24
+
+
 def distinct(keys: Tensor, bound: Tensor | int, draws: int) -> Tensor:
     """`draws` distinct numbers below `bound` in random order, for each key.
 
