@@ -23,7 +23,6 @@ class EfficientNetLite0(nn.Module):
     """
 
     out_features = 1280
-
     normalizes = True  # no other normalisation comes before it
 
     def __init__(self, *, weights: str) -> None:
