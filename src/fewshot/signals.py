@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fewshot.errors import FewshotError
 
@@ -159,7 +159,7 @@ def ending_at_once(clean_up: Callable[[], object]) -> Iterator[None]:
             raise Stopped(signum, "stopped while a data set was being prepared")
         end_at_once(signum, frame)
 
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     for signum in before:
         signal.signal(signum, handle)
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -104,10 +105,10 @@ def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
         shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        with ending_at_once(lambda: shutil.rmtree(folder, ignore_errors=True)):
-            with (folder / "images.bin").open("wb") as file:
-                writer = _Writer(file)
-                classes = build(writer)
+        clean_up = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+        with ending_at_once(clean_up), (folder / "images.bin").open("wb") as file:
+            writer = _Writer(file)
+            classes = build(writer)
         meta = {
             "key": key,
             "shape": [writer.rows, *writer.shape],
