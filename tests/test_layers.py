@@ -12,7 +12,7 @@ LAYERS = (
     ("episode", "metrics", "schedules", "signals", "ops"),
     ("engine",),  # ... to here
     ("transforms",),
-    ("datasets", "backbones", "checkpoint", "construct", "run_folder", "pictures"),
+    ("datasets", "backbones", "checkpoint", "construct", "optimizer", "run_folder", "pictures"),
     ("sampler", "algorithms", "loggers", "identity"),
     ("outer_step", "resume"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing"),

@@ -1,6 +1,7 @@
 """Schedules are pure functions of the step, given here by their values."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,30 @@ def test_decay_is_a_staircase() -> None:
 def test_decay_needs_a_length() -> None:
     with pytest.raises(InputError, match=r"schedule\.every=0 is below 1"):
         schedules.decay(every=0, gamma=0.5)
+
+
+@pytest.mark.parametrize(
+    ("at", "unit", "steps"),
+    [([45, 60, 75], 600, (27_000, 36_000, 45_000)), ([0.5, 0.75, 0.9], 100, (50, 75, 90)), ([3, 5, 6], 1, (3, 5, 6))],
+    ids=["epochs", "parts of the run", "steps"],
+)
+def test_milestones_are_stairs_in_any_unit(at: list[float], unit: float, steps: tuple[int, ...]) -> None:
+    factor = schedules.milestones(at=at, unit=unit, factors=[0.06, 0.012, 0.0024])  # MetaOptNet's
+    assert factor(0) == 1
+    for before, step, after in zip((1, 0.06, 0.012), steps, (0.06, 0.012, 0.0024), strict=True):
+        assert (factor(step - 1), factor(step)) == (before, after)
+    assert factor(10**6) == 0.0024
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"factors": [0.1]}, r"schedule\.at has 2 milestones and schedule\.factors 1; one for each"),
+        ({"at": [75, 50]}, r"schedule\.at=\[75, 50\], unit=1; milestones rise from above 0"),
+        ({"at": [0, 50]}, r"milestones rise from above 0"),
+        ({"unit": -1}, r"unit=-1; milestones rise"),
+    ],
+)
+def test_milestones_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        schedules.milestones(**({"at": [50, 75], "unit": 1, "factors": [0.1, 0.01]} | options))

@@ -312,6 +312,21 @@ def test_a_killed_run_goes_on_to_the_last_bit(
     assert_same_run(bench, other)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_killed_run_with_groups_of_parameters_goes_on_to_the_last_bit(
+    bench: Bench, other: Bench, optimizer: str
+) -> None:
+    make = partial(OPTIMIZERS[optimizer], weight_decay=0.1)
+    options = {"optimizer": make, "decay_norms": False, "rate_factors": {"net.2": 0.5}}
+    bench.fit(**options)
+    for step in (4, 13):
+        with pytest.raises(Killed):
+            other.fit(Batches(at=kill_at(step)), **options)
+    other.fit(**options)
+    assert_same_run(bench, other)
+    assert [group["lr"] > 0 for group in bench.saved()["optimizer"]["param_groups"]] == [True, True, True]
+
+
 def test_dropout_matters_in_these_tests(bench: Bench, other: Bench) -> None:
     bench.fit()
     other.fit(toy=Toy(dropout=0.0))

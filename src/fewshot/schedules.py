@@ -5,7 +5,7 @@ run needs none.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fewshot.errors import InputError
 
@@ -34,3 +34,13 @@ def decay(*, every: int, gamma: float) -> Schedule:
     if every < 1:
         raise InputError(f"schedule.every={every} is below 1")
     return lambda step: gamma ** (step // every)
+
+
+def milestones(*, at: Sequence[float], unit: float, factors: Sequence[float]) -> Schedule:
+    """1, and from step at[i] * unit on factors[i]. unit: the steps of a run, of an epoch, or 1."""
+    if len(at) != len(factors):
+        raise InputError(f"schedule.at has {len(at)} milestones and schedule.factors {len(factors)}; one for each")
+    if unit < 0 or any(later <= earlier for earlier, later in zip([0, *at], at, strict=False)):
+        raise InputError(f"schedule.at={list(at)}, unit={unit}; milestones rise from above 0")
+    stairs = [(0, 1.0), *zip([round(place * unit) for place in at], factors, strict=True)]
+    return lambda step: [factor for first, factor in stairs if step >= first][-1]

@@ -16,6 +16,7 @@ from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.profiler import StepProfiler
 from fewshot.errors import FewshotError, InputError
 from fewshot.loggers.base import Logger
+from fewshot.optimizer import make_optimizer
 from fewshot.outer_step import OuterStep
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import BatchStream
@@ -43,6 +44,7 @@ class Trainer:
     """Trains any Algorithm on its stream: outer steps, validation, checkpoints, stop conditions.
 
     steps: outer updates. optimizer: a function of the parameters. schedule: factor on its rate by step.
+    decay_norms, rate_factors: which parameters decay, which move faster, as `optimizer.make_optimizer` has it.
     gradient_clip, gradient_clip_value: largest norm, largest entry of the outer gradient; null for none.
     val_every: steps between validations, 0 for none. patience: validations without a better one before
     stopping early, null for never. checkpoint_every: steps between checkpoints. log_every: steps per row of
@@ -54,6 +56,7 @@ class Trainer:
         self, *, steps: int, optimizer: Callable[..., torch.optim.Optimizer], schedule: Schedule,
         gradient_clip: float | None, gradient_clip_value: float | None, log_every: int, val_every: int,
         patience: int | None, checkpoint_every: int, test_checkpoint: str, cuda_graph: bool, profile: bool,
+        decay_norms: bool = True, rate_factors: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         for key, value, least in (("steps", steps, 0), ("log_every", log_every, 1), ("val_every", val_every, 0),
                                   ("checkpoint_every", checkpoint_every, 1)):  # fmt: skip
@@ -66,6 +69,7 @@ class Trainer:
         if test_checkpoint not in ("best", "last"):
             raise InputError(f"trainer.test_checkpoint={test_checkpoint} is unknown; choose best or last")
         self.steps, self.make_optimizer, self.schedule = steps, optimizer, schedule
+        self.decay_norms, self.rate_factors = decay_norms, rate_factors
         self.gradient_clip, self.gradient_clip_value = gradient_clip, gradient_clip_value
         self.log_every, self.val_every, self.patience = log_every, val_every, patience
         self.checkpoint_every, self.test_checkpoint = checkpoint_every, test_checkpoint
@@ -146,7 +150,9 @@ class _Run:
     ) -> None:  # fmt: skip
         self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
         self.processes = processes
-        optimizer = trainer.make_optimizer([p for p in algorithm.parameters() if p.requires_grad])
+        optimizer = make_optimizer(
+            trainer.make_optimizer, algorithm, decay_norms=trainer.decay_norms, rate_factors=trainer.rate_factors
+        )
         self.outer_step = OuterStep(
             algorithm, optimizer, gradient_clip=trainer.gradient_clip,
             gradient_clip_value=trainer.gradient_clip_value, device=device, dtype=dtype, processes=processes,

@@ -152,6 +152,17 @@ def test_training_is_ordinary_classification() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_label_smoothing_spreads_a_share_of_the_target_over_all_classes() -> None:
+    backbone, batch = conv4(), Minibatch(torch.rand(8, 1, 8, 8), torch.arange(8) % 6)
+    model = transfer(backbone, label_smoothing=0.1)
+    out = model(batch)
+    targets = 0.9 * F.one_hot(batch.y, 6) + 0.1 / 6
+    torch.testing.assert_close(out.loss, -(targets * out.logits.log_softmax(1)).sum(1).mean())
+    x, y = support((1, 8, 8))
+    plain = transfer(backbone)  # a task's head is fitted to the labels themselves
+    torch.testing.assert_close(model.adapt(x, y, ways=WAYS), plain.adapt(x, y, ways=WAYS))
+
+
 @pytest.mark.parametrize("adapt", ["head", "all"])
 def test_a_batch_of_tasks_is_the_tasks_one_by_one_and_queries_are_judged_alone(adapt: str) -> None:
     model = transfer(conv4(), adapt=adapt).eval()
@@ -184,6 +195,7 @@ def test_any_number_of_ways() -> None:
         ({"head": "mlp"}, r"algorithm\.head=mlp is unknown; choose linear or cosine"),
         ({"adapt": "body"}, r"algorithm\.adapt=body is unknown; choose head or all"),
         ({"adapt_steps": -1}, r"algorithm\.adapt_steps=-1, adapt_lr=0\.1; neither may be negative"),
+        ({"label_smoothing": 1.0}, r"algorithm\.label_smoothing=1\.0 is not in \[0, 1\)"),
         ({"adapt_lr": -0.1}, r"adapt_lr=-0\.1; neither may be negative"),
     ],
 )

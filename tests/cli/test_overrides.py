@@ -32,7 +32,10 @@ from fewshot.errors import InputError
             "logger=[console,wandbb]",
             "there is no 'logger/wandbb'; available: console, tensorboard, wandb; did you mean",
         ),
-        ("trainer/schedule=cosin", "there is no 'trainer/schedule/cosin'; available: constant, cosine, decay; did"),
+        (
+            "trainer/schedule=cosin",
+            "there is no 'trainer/schedule/cosin'; available: constant, cosine, decay, ",
+        ),
         ("experiment=nope", "there is no 'experiment/nope'; available: "),
         ("algorithm=null", "algorithm=null: a group is chosen by name"),
         ("algorithm=[maml,anil]", "algorithm=[maml,anil]: choose one; -m algorithm=maml,anil runs each"),
@@ -46,6 +49,11 @@ from fewshot.errors import InputError
         ("algorithm.inner_lr=abc", "algorithm.inner_lr=abc is a text, expected a number like the default"),
         ("algorithm.first_order=1", "algorithm.first_order=1 is a whole number, expected true or false"),
         ("algorithm.stream=3", "algorithm.stream=3 is a whole number, expected a group of keys"),
+        (
+            "trainer.optimizer=adamw",
+            "'trainer.optimizer' is a group, whose options are chosen by trainer/optimizer=adamw",
+        ),
+        ("trainer.schedule=decay", "chosen by trainer/schedule=decay"),
         ("trainer.optimizer=null", "trainer.optimizer=null is nothing, expected a group of keys"),
         ("paper.accuracy=98", "'paper' is null and has no keys to set"),
         # ranges and relations
@@ -76,6 +84,7 @@ def test_refused(tmp_path: Path, words: str, message: str) -> None:
             "logger.wandb.mode=onlin is unknown; use one of auto, online, offline, disabled",
         ),
         ("algorithm.inner_rate=fast", "inner_rate=fast"),
+        ("trainer/schedule=milestones trainer.schedule.at=[2,1]", "milestones rise from above 0"),
         ("backbone=conv4 backbone.blocks=9", "9 poolings leave nothing of a 28x28 image; lower backbone.blocks"),
         ("algorithm._target_=nowhere.Net", "algorithm: cannot import 'nowhere.Net' (ModuleNotFoundError: "),
         ("backbone._target_=torch.nn.Identity", "has no whole number `out_features`"),

@@ -1,7 +1,8 @@
 """Transfer: train an ordinary classifier, then fit each task on top of it. What meta-learning is measured against.
 
 "Baseline" and "Baseline++" of Chen et al. 2019, arXiv:1904.04232, section 3:
-    training    a linear or cosine classifier over all training classes, in mini-batches
+    training    a linear or cosine classifier over all training classes, in mini-batches; label_smoothing e: the
+                targets are 1 - e + e/classes for y and e/classes for the others (Szegedy et al. 2016, arXiv:1512.00567)
     adapt: head (1)  W_i = argmin_W  CE(W f(x), y) + decay/2 |W|^2   over task i's support set, f frozen
     adapt: all  (2)  the same, f moves too (fine-tuning of all weights)
     head: cosine     logits are scale * cos(w_k, f(x))
@@ -32,19 +33,22 @@ class Transfer(Algorithm):
 
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, head: str, scale: float,
-        adapt: str, adapt_steps: int, adapt_lr: float, weight_decay: float,
+        adapt: str, adapt_steps: int, adapt_lr: float, weight_decay: float, label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         check_choice("algorithm.head", head, ("linear", "cosine"))
         check_choice("algorithm.adapt", adapt, ("head", "all"))
         if adapt_steps < 0 or adapt_lr < 0:
             raise InputError(f"algorithm.adapt_steps={adapt_steps}, adapt_lr={adapt_lr}; neither may be negative")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"algorithm.label_smoothing={label_smoothing} is not in [0, 1)")
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.classifier = nn.Linear(backbone.out_features, train_classes)  # type: ignore[arg-type]
         self.classifier.bias.requires_grad_(head == "linear")  # cosines have none
         self.stream, self.head, self.scale, self.adapted = stream, head, scale, adapt
         self.fixed_features = adapt == "head"
         self.adapt_steps, self.adapt_lr, self.weight_decay = adapt_steps, adapt_lr, weight_decay
+        self.label_smoothing = label_smoothing
         if adapt == "all":
             norm.refuse_tracking(backbone)
         self.shapes = {f"backbone.{n}": p.shape for n, p in backbone.named_parameters()}
@@ -58,7 +62,7 @@ class Transfer(Algorithm):
     def forward(self, batch: Batch) -> StepOutput:
         assert isinstance(batch, Minibatch)
         logits = self.scores(self.backbone(batch.x), self.classifier.weight, self.classifier.bias)
-        return StepOutput(cross_entropy(logits, batch.y), logits)
+        return StepOutput(cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing), logits)
 
     def support_loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """(1) or (2) for one task; x [N*K, D] embeddings or [N*K, C, H, W] images."""

@@ -35,6 +35,8 @@ class TrainerSchema:
     profile: bool = MISSING
     optimizer: Any = None
     schedule: Any = None
+    decay_norms: bool = True
+    rate_factors: Any = None  # of parts of the model, whatever it has
 
 
 @dataclass

@@ -202,6 +202,8 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
             continue
         if isinstance(default, Mapping) and isinstance(value, Mapping):
             _compare(value, default, f"{path}.", known)
+        elif isinstance(default, Mapping) and isinstance(value, str) and _is_group(group := path.replace(".", "/")):
+            raise InputError(f"{path}={value}: '{path}' is a group, whose options are chosen by {group}={value}")
         elif not _same_type(value, default):
             like = "" if isinstance(default, Mapping) else f" like the default {path}={default}"
             shown = "null" if value is None else value
