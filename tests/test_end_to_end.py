@@ -232,7 +232,7 @@ def test_every_experiment_composes_and_names_its_paper(experiment: str) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
-    """Two steps of each, on the embedded data in the place of its own."""
+    """Two steps of each, on the embedded data instead of its own."""
     words = (f"experiment={experiment}", "dataset=glyphs", "dataset.split=script", "algorithm.stream.tasks=1")
     succeed("train", *short(2, *words), "backbone.filters=8", cwd=tmp_path)
     paper = result(only(tmp_path / "outputs" / "train"))["paper"]

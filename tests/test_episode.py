@@ -24,9 +24,9 @@ def test_a_minibatch_is_judged_by_its_labels() -> None:
 
 
 def test_streams_are_named_and_cannot_change() -> None:
-    wish = Episodes(tasks=4, ways=5, shots=1, queries=15)
-    assert dataclasses.asdict(wish) == {"tasks": 4, "ways": 5, "shots": 1, "queries": 15}
+    requested = Episodes(tasks=4, ways=5, shots=1, queries=15)
+    assert dataclasses.asdict(requested) == {"tasks": 4, "ways": 5, "shots": 1, "queries": 15}
     with pytest.raises(dataclasses.FrozenInstanceError):
-        wish.tasks = 8  # type: ignore[misc]
+        requested.tasks = 8  # type: ignore[misc]
     with pytest.raises(TypeError, match="positional"):
         Minibatches(128)  # type: ignore[misc]

@@ -66,7 +66,7 @@ def glyph_files(tmp_path: Path) -> list[Path]:
 
 
 def test_the_same_run_whoever_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unfinished run of the command line is gone on with."""
+    """An unfinished run of the command line is resumed."""
     succeed("train", *QUIET, "algorithm=protonet", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     before = result(run)["test"]

@@ -290,10 +290,10 @@ def test_minibatches_that_cannot_be(make_images: Make, batch_size: int) -> None:
         MinibatchStream(make_images(UNEQUAL), "train", batch_size=batch_size, seed=0)
 
 
-def test_an_algorithms_wish_becomes_its_stream(make_images: Make) -> None:
+def test_an_algorithm_gets_the_stream_that_it_requests(make_images: Make) -> None:
     images = make_images(UNEQUAL, groups=list("aaaabbbc"))
-    wish = Episodes(tasks=3, ways=3, shots=1, queries=2)
-    batches = stream(wish, images, "train", seed=4, within_groups=True, device=CPU)
+    requested = Episodes(tasks=3, ways=3, shots=1, queries=2)
+    batches = stream(requested, images, "train", seed=4, within_groups=True, device=CPU)
     assert isinstance(batches, EpisodeStream)
     expected = sampler(images, ways=3, shots=1, queries=2, seed=4, within_groups=True)
     assert same(batches.batch(2), expected.sample(6, 3))

@@ -52,7 +52,7 @@ class _Training:
 
 
 def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
-    """Train, test once, and leave a complete record; an unfinished run of this identity is gone on with.
+    """Train, test once, and leave a complete record; an unfinished run of this identity is resumed.
 
     Raises Stopped after a signal, with the state saved; FewshotError where the run cannot be carried out.
     """

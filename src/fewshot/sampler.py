@@ -268,20 +268,20 @@ def _share(size: int, part: int, parts: int, key: str) -> slice:
 
 
 def stream(
-    wish: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
+    requested: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
     transforms: Iterable[Transform] = (), part: int = 0, parts: int = 1,
 ) -> BatchStream:  # fmt: skip
     """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it."""
-    if isinstance(wish, Minibatches):
+    if isinstance(requested, Minibatches):
         return MinibatchStream(
-            images, split, batch_size=wish.batch_size, seed=seed, transforms=transforms, device=device,
+            images, split, batch_size=requested.batch_size, seed=seed, transforms=transforms, device=device,
             part=part, parts=parts,
         )  # fmt: skip
-    assert isinstance(wish, Episodes)
-    if wish.tasks < 1:
-        raise InputError(f"tasks={wish.tasks} is below 1; a step needs at least one episode")
+    assert isinstance(requested, Episodes)
+    if requested.tasks < 1:
+        raise InputError(f"tasks={requested.tasks} is below 1; a step needs at least one episode")
     sampler = EpisodeSampler(
-        images, split, ways=wish.ways, shots=wish.shots, queries=wish.queries, seed=seed,
+        images, split, ways=requested.ways, shots=requested.shots, queries=requested.queries, seed=seed,
         within_groups=within_groups, transforms=transforms, device=device,
     )  # fmt: skip
-    return EpisodeStream(sampler, wish.tasks, part=part, parts=parts)
+    return EpisodeStream(sampler, requested.tasks, part=part, parts=parts)

@@ -69,7 +69,7 @@ def test_a_preset_is_trained_once_and_found_again(preset: Path, caplog: pytest.L
 
 
 def test_an_ordinary_run_of_the_preset_counts(preset: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Finished it is used, unfinished it is gone on with."""
+    """A finished run is used, an unfinished one is resumed first."""
     succeed("train", "--config-dir", "mine", "experiment=stage/one", "logger=console", "threads=1", cwd=preset)
     (first,) = runs(preset).values()
     before = result(first)["test"]

@@ -68,7 +68,7 @@ def test_resume(tmp_path: Path) -> None:
     succeed("train", *QUIET, cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
 
-    # a finished run is never gone on with
+    # a finished run is never resumed
     said = refusal("train", *QUIET, f"resume={run}", cwd=tmp_path)
     assert said.startswith(f"{run} is finished; use fewshot evaluate run={run}")
     assert refusal("train", *QUIET, "resume=true", cwd=tmp_path).startswith("resume=true, but no unfinished run")
@@ -189,7 +189,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
 
 
 def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
-    """Under Hydra's own launcher, too: finished jobs are skipped, a half-done one is gone on with, others are new."""
+    """Under Hydra's own launcher, too: finished jobs are skipped, a half-done one is resumed, others are new."""
     sweep = ("train", "-m", *QUIET, "hydra/launcher=basic", "seed=0,1")
     succeed(*sweep, cwd=tmp_path)
     (here,) = (tmp_path / "outputs" / "sweeps").iterdir()

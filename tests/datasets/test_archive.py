@@ -47,8 +47,8 @@ def read(path: Path, limit: int = LIMIT) -> dict[str, bytes]:
 
 def test_reads_a_zip_and_the_folder_unpacked_from_it(tmp_path: Path) -> None:
     pictures = {"top/b/1.png": b"one", "top/a/ü 2.png": b"two", "top/empty.png": b""}
-    clutter = {"top/read.txt": b"x", "top/a/._1.png": b"x", "__MACOSX/top/1.png": b"x"}
-    zipped = make_zip(tmp_path / "top.zip", pictures | clutter)
+    hidden = {"top/read.txt": b"x", "top/a/._1.png": b"x", "__MACOSX/top/1.png": b"x"}
+    zipped = make_zip(tmp_path / "top.zip", pictures | hidden)
     assert read(zipped) == pictures
     with zipfile.ZipFile(zipped) as archive:
         archive.extractall(tmp_path)

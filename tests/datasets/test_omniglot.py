@@ -320,8 +320,8 @@ def test_content_decides_and_not_the_archive(tmp_path: Path, toys: dict[str, dic
     """Packed anew on another system: another folder, another order, grey PNGs, macOS's additions."""
     for name in toys:
         files = {f"python/{path}": png(image.convert("L")) for path, image in reversed(toy(name).items())}
-        clutter = {path.replace("/0001_", "/._0001_"): b"x" for path in files}
-        write_zip(tmp_path / "data" / f"{name}.zip", clutter | files)
+        hidden = {path.replace("/0001_", "/._0001_"): b"x" for path in files}
+        write_zip(tmp_path / "data" / f"{name}.zip", hidden | files)
     check_toy(dataset(tmp_path).load())
 
 

@@ -30,7 +30,7 @@ LAUNCHER = [
     "hydra.launcher.mem_gb=0.25", "hydra.launcher.timeout_min=20", "hydra.launcher.signal_delay_s=60",
 ]  # fmt: skip
 LONG = 300.0  # seconds, on any machine: a test that passes does not wait for them
-# Its steps wait while there is a file `wait` in the working directory: a test can interrupt it at leisure.
+# Its steps wait while there is a file `wait` in the working directory: a test has time to interrupt it.
 SLOW = """
 import os, time
 from fewshot.algorithms.protonet import ProtoNet

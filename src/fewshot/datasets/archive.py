@@ -90,7 +90,7 @@ def read_members(
     InputError, or, where a list `damaged` is given, is noted there and left out.
     """
     for name, read in _members(source, limit):
-        if not name.endswith(suffix) or _is_clutter(name):
+        if not name.endswith(suffix) or _is_hidden(name):
             continue
         try:
             content = read()
@@ -166,7 +166,7 @@ def _too_much(total: int, most: int, packed: int) -> str | None:
     return f"brings the archive of {packed} bytes to {total} bytes" if total > most else None
 
 
-def _is_clutter(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/")
 
 
