@@ -12,10 +12,10 @@ LAYERS = (
     ("episode", "metrics", "schedules", "signals", "ops"),
     ("engine",),  # ... to here
     ("transforms",),
-    ("datasets", "backbones", "checkpoint", "construct", "optimizer", "run_folder", "pictures"),
-    ("sampler", "algorithms", "loggers", "identity"),
-    ("outer_step", "resume"),
-    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing"),
+    ("datasets", "backbones", "checkpoint", "construct", "optimizer", "pictures", "metrics_file", "version_0_1"),
+    ("sampler", "algorithms", "loggers", "run_folder"),
+    ("outer_step", "identity"),
+    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume"),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier"),
     ("plan",),

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import math
 import os
 import re
@@ -51,7 +50,7 @@ def test_create(run: RunFolder, tmp_path: Path) -> None:
         assert folder == run.path / name
         assert folder.is_dir()
     assert not run.finished
-    assert run.read_metrics() == []
+    assert run.metrics.read() == []
 
 
 def test_fifty_runs_in_the_same_second_are_fifty_folders(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_a_folder_that_could_not_be_filled_is_removed(tmp_path: Path) -> None:
 def test_one_process_holds_the_lock(run: RunFolder) -> None:
     with pytest.raises(InputError, match="is in use by a running process"):
         RunFolder.open(run.path)
-    RunFolder(run.path).read_metrics()  # reading takes no lock
+    RunFolder(run.path).metrics.read()  # reading takes no lock
     run.close()
     RunFolder.open(run.path).close()
 
@@ -188,83 +187,14 @@ def test_a_run_that_finishes_between_the_look_and_the_lock(tmp_path: Path, monke
     RunFolder.open(run.path).close()
 
 
-def test_metrics_come_back(run: RunFolder) -> None:
-    row = {
-        "val/loss": math.inf,
-        "step": 7,
-        "a": -math.inf,
-        "b": math.nan,
-        "c": [1, math.inf],
-        "d": None,
-        "e": "x",
-    }
-    run.append_metrics(row)
-    run.append_metrics({"step": 8})
-    text = (run.path / "metrics.jsonl").read_text()
-    assert text.startswith('{"step": 7, "val/loss": "inf"')
-    assert "NaN" not in text
-    assert "Infinity" not in text
-    first, second = run.read_metrics()
-    assert math.isnan(first.pop("b"))
-    assert first == {key: value for key, value in row.items() if key != "b"}
-    assert second == {"step": 8}
-    with pytest.raises(KeyError, match="step"):
-        run.append_metrics({"loss": 1.0})
-
-
-@pytest.mark.parametrize("torn", ["", '{"step": 4, "tra', '{"step": 4}', "\0\0\0"])
-def test_a_torn_last_line_is_dropped_and_steps_come_once(run: RunFolder, torn: str) -> None:
-    for row in ROWS:
-        run.append_metrics(row)
-    with (run.path / "metrics.jsonl").open("a") as file:
-        file.write(torn)
-    assert run.read_metrics() == ROWS
-    run.truncate_metrics(2)
-    assert run.read_metrics() == ROWS[:2]
-    run.append_metrics(ROWS[2])
-    assert run.read_metrics() == ROWS
-    assert (run.path / "metrics.jsonl").read_bytes().count(b"\n") == 3
-    run.truncate_metrics(-1)
-    assert run.read_metrics() == []
-
-
-def test_truncating_changes_no_bytes_of_what_stays(run: RunFolder) -> None:
-    for row in ROWS:
-        run.append_metrics(row | {"nan": math.nan, "long": 0.1 + 0.2})
-    before = (run.path / "metrics.jsonl").read_bytes()
-    run.truncate_metrics(3)
-    assert (run.path / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_damaged_line_is_left_out_with_a_warning(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
-    for line in ('{"step": 1}', "[]", '{"step": 2}'):
-        with (run.path / "metrics.jsonl").open("a") as file:
-            file.write(line + "\n")
-    assert run.read_metrics() == [{"step": 1}, {"step": 2}]
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("fewshot", logging.WARNING)
-    assert "metrics.jsonl: line 2 is damaged" in record.message
-
-
-def test_rows_survive_a_kill(run: RunFolder) -> None:
-    code = (
-        "import os, signal, sys; from pathlib import Path; from fewshot.run_folder import RunFolder\n"
-        "run = RunFolder(Path(sys.argv[1]))\n"
-        "for step in range(100): run.append_metrics({'step': step})\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(run.path)]).returncode == -signal.SIGKILL
-    assert [row["step"] for row in run.read_metrics()] == list(range(100))
-
-
 def test_a_full_disk_leaves_no_half_row(run: RunFolder) -> None:
-    run.append_metrics(ROWS[0])
+    run.metrics.append(ROWS[0])
     size = (run.path / "metrics.jsonl").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))
     try:
         with pytest.raises(FewshotError, match=r"cannot write in .*make room there"):
-            run.append_metrics(ROWS[1])
+            run.metrics.append(ROWS[1])
         with pytest.raises(FewshotError, match="cannot write in"):
             run.write_result({"text": "x" * 1000})
     finally:
@@ -272,8 +202,8 @@ def test_a_full_disk_leaves_no_half_row(run: RunFolder) -> None:
     assert (run.path / "metrics.jsonl").stat().st_size == size
     assert not run.finished
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
-    run.append_metrics(ROWS[1])
-    assert run.read_metrics() == ROWS[:2]
+    run.metrics.append(ROWS[1])
+    assert run.metrics.read() == ROWS[:2]
 
 
 def test_the_result_makes_a_run_finished(run: RunFolder) -> None:
@@ -292,13 +222,13 @@ def test_the_result_makes_a_run_finished(run: RunFolder) -> None:
 
 def test_a_moved_folder_with_an_odd_name_goes_on(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "out [1] *" / "Läufe 中文", "größe: 1\n", "abc")
-    run.append_metrics(ROWS[0])
+    run.metrics.append(ROWS[0])
     run.close()
     (tmp_path / "out [1] *").rename(tmp_path / "else where")
     again = RunFolder.newest_unfinished(tmp_path / "else where" / "Läufe 中文", "abc")
     assert again is not None
-    again.append_metrics(ROWS[1])
-    assert again.read_metrics() == ROWS[:2]
+    again.metrics.append(ROWS[1])
+    assert again.metrics.read() == ROWS[:2]
     assert (again.path / "config.yaml").read_text(encoding="utf-8") == "größe: 1\n"
     for path in again.path.iterdir():
         assert path.is_dir() or str(tmp_path) not in path.read_text(encoding="utf-8")

@@ -116,7 +116,7 @@ class Bench:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows, without the keys that tell the time."""
-        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in self.folder.read_metrics()]
+        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in self.folder.metrics.read()]
 
     def saved(self, which: str | int = "last") -> dict[str, Any]:
         return checkpoint.load(self.folder.checkpoints, which)[1]
@@ -214,7 +214,7 @@ def test_rows_go_to_the_file_and_to_every_logger(bench: Bench) -> None:
     assert [row["step"] for row in rows] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20]
     assert [row["step"] for row in rows if "val/accuracy" in row] == [4, 8, 12, 16, 20]
     assert [step for step, _ in bench.logger.rows] == [row["step"] for row in rows]
-    for row, (_, logged) in zip(bench.folder.read_metrics(), bench.logger.rows, strict=True):
+    for row, (_, logged) in zip(bench.folder.metrics.read(), bench.logger.rows, strict=True):
         assert row == {"step": row["step"], **logged}
     assert {k for row in rows for k in row if k.startswith("val/")} == {"val/accuracy", "val/accuracy_ci95", "val/loss"}
     assert bench.logger.steps == list(range(1, 21))
@@ -253,7 +253,7 @@ def test_autocast_reaches_the_forward(bench: Bench) -> None:
 def test_the_cost_is_on_record(bench: Bench) -> None:
     now = bench.fit()
     assert 0 < now.data_seconds < now.seconds
-    times = [row["time/seconds"] for row in bench.folder.read_metrics() if "time/seconds" in row]
+    times = [row["time/seconds"] for row in bench.folder.metrics.read() if "time/seconds" in row]
     assert times == sorted(times)
     assert times[-1] <= now.seconds
 

@@ -54,7 +54,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """A row for every logged step: step, train/loss, train/accuracy, val/accuracy, ..."""
-        return self._folder.read_metrics()
+        return self._folder.metrics.read()
 
     def metrics_frame(self) -> Any:
         """`metrics` as a pandas.DataFrame with the step as its index. InputError where pandas is not installed."""

@@ -5,27 +5,27 @@ moved folder still evaluates and resumes.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from fewshot import __version__
-from fewshot.engine.durable import replace, sync
+from fewshot.engine import strict_json
+from fewshot.engine.durable import replace, reported, sync
 from fewshot.errors import FewshotError, InputError
+from fewshot.metrics_file import MetricsFile
+from fewshot.version_0_1 import of_this_version
 
 _LOG = logging.getLogger("fewshot")
-_NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: they are stored as these strings
 
 
 class Listed(NamedTuple):
@@ -47,7 +47,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
-        self._metrics: int | None = None
+        self.metrics = MetricsFile(path / "metrics.jsonl")
 
     @classmethod
     def create(cls, parent: Path, config_yaml: str, identity: str, **about: Any) -> Self:
@@ -55,7 +55,7 @@ class RunFolder:
 
         about: what run.json is to say besides its identity.
         """
-        with _reported(parent, InputError):
+        with reported(parent, InputError):
             parent.mkdir(parents=True, exist_ok=True)
             run = cls(_new_folder(parent))
             try:
@@ -73,11 +73,11 @@ class RunFolder:
 
         FolderInUse while a living process holds it: two processes never write in one folder.
         """
-        with _reported(path, InputError):
+        with reported(path, InputError):
             path.mkdir(parents=True, exist_ok=True)
         run = cls._locked(path)
         if not (path / "run.json").exists():
-            with _reported(path, InputError):
+            with reported(path, InputError):
                 run._begin(config_yaml, identity, about)
         return run
 
@@ -168,7 +168,7 @@ class RunFolder:
 
     def keep_training_classes(self, names: Iterable[str]) -> None:
         """Store what `training_classes` gives back."""
-        with _reported(self.path, FewshotError):
+        with reported(self.path, FewshotError):
             replace(self.path / "classes.json", (json.dumps({"train": sorted(names)}, indent=0) + "\n").encode())
 
     @property
@@ -196,7 +196,7 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         """The content of result.json. FewshotError where the run is not finished, or the file is damaged."""
         try:
-            return dict(_restored(json.loads((self.path / "result.json").read_bytes())))
+            return dict(strict_json.loads((self.path / "result.json").read_bytes()))
         except FileNotFoundError as error:
             raise FewshotError(f"{self.path} has no result.json: its run is not finished; resume it") from error
         except (ValueError, TypeError) as error:
@@ -204,35 +204,12 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Store the result, whole or not at all; with it the run is finished. Keys keep their order."""
-        with _reported(self.path, FewshotError):
-            replace(self.path / "result.json", _text(result, indent=2).encode())
-
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add a row (with its `step`) in a single write: what is logged survives a kill at any moment."""
-        line = _text({"step": row["step"], **row}).encode()
-        with _reported(self.path, FewshotError):
-            if self._metrics is None:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-                self._metrics = os.open(self.path / "metrics.jsonl", flags, 0o666)
-            written = os.write(self._metrics, line)
-            if written != len(line):  # the disk is full: leave no half line
-                os.ftruncate(self._metrics, os.fstat(self._metrics).st_size - written)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows. A torn last line, left by a kill, is no row; other damage is left out with a warning."""
-        return [row for _, row in self._metric_lines()]
-
-    def truncate_metrics(self, step: int) -> None:
-        """Before going on from `step`: drop later rows and a torn last line. -1 drops all, to start over."""
-        kept = [line for line, row in self._metric_lines() if row["step"] <= step]
-        self._close_metrics()  # the descriptor is of the old file
-        with _reported(self.path, FewshotError):
-            replace(self.path / "metrics.jsonl", "".join(kept).encode())
+        with reported(self.path, FewshotError):
+            replace(self.path / "result.json", strict_json.dumps(result, indent=2).encode())
 
     def close(self) -> None:
         """Release the lock. A process that dies releases it too."""
-        self._close_metrics()
+        self.metrics.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -240,7 +217,7 @@ class RunFolder:
     @classmethod
     def _locked(cls, path: Path) -> Self:
         run = cls(path)
-        with _reported(path, InputError):
+        with reported(path, InputError):
             try:
                 run._take_lock()
             except BlockingIOError as error:
@@ -255,25 +232,6 @@ class RunFolder:
         replace(self.path / "config.yaml", config_yaml.encode())
         replace(self.path / "run.json", (json.dumps(info, indent=2) + "\n").encode())
         sync(self.path.parent)
-
-    def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
-        file = self.path / "metrics.jsonl"
-        if not file.exists():
-            return []
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                row = _restored(json.loads(line))
-                int(row["step"])
-                rows.append((line.decode() + "\n", row))
-            except (ValueError, KeyError, TypeError):
-                _LOG.warning("%s: line %d is damaged and left out", file, number)
-        return rows
-
-    def _close_metrics(self) -> None:
-        if self._metrics is not None:
-            os.close(self._metrics)
-            self._metrics = None
 
     def _take_lock(self) -> None:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -294,43 +252,3 @@ def _new_folder(parent: Path) -> Path:
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             return path
-
-
-def _text(value: Mapping[str, Any], indent: int | None = None) -> str:
-    return json.dumps(_storable(value), indent=indent, allow_nan=False) + "\n"
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _storable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _restored(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _restored(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_restored(item) for item in value]
-    return float(value) if value in _NON_FINITE else value
-
-
-@contextlib.contextmanager
-def _reported(path: Path, kind: type[FewshotError]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise kind(
-            f"cannot write in {path}: {error.strerror}; make room there, or choose another output_dir"
-        ) from error
-
-
-def of_this_version(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration; version 0.1 had `train_shift` in the place of `augment`, and nothing to normalise."""
-    if "train_shift" not in config:
-        return config
-    pixels = config.pop("train_shift")
-    train = {"shift": {"_target_": "fewshot.transforms.Shift", "pixels": pixels}} if pixels else {}
-    augment = {"_target_": "fewshot.transforms.Augment", "train": train, "support": {}, "support_copies": 0}
-    return config | {"augment": augment, "normalize": "dataset"}

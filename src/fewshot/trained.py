@@ -14,8 +14,6 @@ from fewshot.identity import differing_keys
 from fewshot.pictures import Pictures
 from fewshot.run_folder import RunFolder
 
-# Keys that came after version 0.1, with what that version did.
-SINCE_VERSION_0_1: dict[str, Any] = {"init": None, "init_part": None}
 _TURN = re.compile(r"@(0|90|180|270)$")  # a turned class is the same class: see datasets.turned
 
 
@@ -47,7 +45,7 @@ def restore(run: RunFolder | Path, which: str | int | None = None, config: Confi
     InputError where there is no such run or checkpoint; FewshotError where the weights do not fit `config`.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
-    own = stored_config(run)
+    own = run.config
     text, have = str(which or run.tested_with), checkpoint.steps(run.checkpoints)
     if text not in ("best", "last", *map(str, have)):
         raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")
@@ -55,11 +53,6 @@ def restore(run: RunFolder | Path, which: str | int | None = None, config: Confi
     algorithm = make_algorithm(config or own, state["context"], own["seed"])
     checkpoint.load_into(algorithm, state["model"])
     return Trained(algorithm.eval(), own, state["context"], text, step, run)
-
-
-def stored_config(run: RunFolder) -> dict[str, Any]:
-    """A run's configuration; what its version did not know yet is added."""
-    return SINCE_VERSION_0_1 | run.config
 
 
 def stored_names(run: RunFolder) -> dict[str, str]:

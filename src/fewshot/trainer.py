@@ -195,7 +195,7 @@ class _Run:
 
     def append_metrics(self, row: Row) -> None:
         if self.processes.first:
-            self.folder.append_metrics({"step": self.progress.step, **row})
+            self.folder.metrics.append({"step": self.progress.step, **row})
 
     def save(self, *, best: bool = False, step: int | None = None) -> None:
         if not self.processes.first:
@@ -217,11 +217,11 @@ class _Run:
     def _stored(self) -> dict[str, Any] | None:
         """The last checkpoint, the folder tidied to it; None where there is none yet."""
         if not checkpoint.steps(self.folder.checkpoints):
-            self.folder.truncate_metrics(0)
+            self.folder.metrics.truncate(0)
             return None
         step, state = checkpoint.load(self.folder.checkpoints)
         checkpoint.prune(self.folder.checkpoints, step)  # a kill may have come before a save's own
-        self.folder.truncate_metrics(step)
+        self.folder.metrics.truncate(step)
         return state
 
     def profiler(self) -> contextlib.AbstractContextManager[object]:

@@ -61,7 +61,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         draw = np.random.default_rng([ways, shots, seed, len(algorithm)])
         for step in (10, 20):
             row = {"step": step, "train/loss": 2.0 / step + seed, "train/accuracy": 50.0 + step}
-            folder.append_metrics(row | {"val/accuracy": 50.0 + step + seed, "val/accuracy_ci95": 1.0, "val/loss": 1.0})
+            folder.metrics.append(row | {"val/accuracy": 50.0 + step + seed, "val/accuracy_ci95": 1.0, "val/loss": 1.0})
         classes = np.random.default_rng([ways, episodes_from]).integers(0, 99, (EPISODES, ways))
         steps = 20 + draw.integers(0, 9, (EPISODES, 3)).cumsum(1) * 2.5 + 5.0 * shots
         np.savez_compressed(folder.episodes / "test.npz", classes=classes, accuracy=steps[:, -1], step_accuracy=steps)

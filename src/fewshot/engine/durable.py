@@ -1,7 +1,11 @@
 """Files that survive a power cut: synced, and replaced as a whole. Layer 0."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from fewshot.errors import FewshotError
 
 
 def sync(path: Path) -> None:
@@ -23,3 +27,14 @@ def replace(path: Path, data: bytes) -> None:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reported(path: Path, kind: type[FewshotError]) -> Iterator[None]:
+    """A disk that refuses is reported in one line, as an error of this kind. path: the folder that is written in."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(
+            f"cannot write in {path}: {error.strerror}; make room there, or choose another output_dir"
+        ) from error

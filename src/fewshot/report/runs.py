@@ -63,7 +63,7 @@ class RunRecord:
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl."""
-        return self._folder.read_metrics()
+        return self._folder.metrics.read()
 
     @cached_property
     def episodes(self) -> Mapping[str, np.ndarray]:
