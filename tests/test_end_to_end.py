@@ -65,7 +65,7 @@ def test_the_run_folder_is_complete(trained: Path) -> None:
 KINDS = {
     "schema": int, "name": str, "algorithm": str, "dataset": str, "split": str, "ways": int, "shots": int,
     "queries": int, "seed": int, "steps": int,
-    "backbone": {"name": str, "parameters": int, "image_size": list}, "augment": dict,
+    "backbone": {"name": str, "parameters": int, "image_size": list},
     "train": {"ways": int, "shots": int, "queries": int, "tasks": int, "split": str,
               "init": type(None)},
     "baselines": {key: {"accuracy": float, "accuracy_ci95": float} for key in ("raw_pixels", "untrained")},

@@ -105,6 +105,8 @@ def test_a_pretrained_network_needs_no_run(glyph_files: list[Path]) -> None:
     found = classifier.predict_proba(glyph_files)
     assert found.shape == (5, 2)
     assert classifier.predict(glyph_files[:1]).tolist() == [7]
+    own = fewshot.pretrained("efficientnet_lite0", weights="none", device="cpu")
+    assert (own.pictures.side, own.pictures.image_shape) == (256, (3, 224, 224))
     with pytest.raises(InputError, match=r"backbone.model=resnet81 is not in torchvision; near it: "):
         fewshot.pretrained("resnet81", weights="none")
 

@@ -19,6 +19,7 @@ LAYERS = (
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier"),
     ("plan",),
+    ("prepare",),
     ("experiment",),  # ... to here
     ("report",),
     ("cli",),

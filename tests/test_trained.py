@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fewshot import checkpoint
 from fewshot.assemble import make_algorithm
+from fewshot.backbones.normalized import Normalized
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
 from fewshot.run_folder import RunFolder
-from fewshot.trained import chosen_names, refuse_leak, restore, trained_on
+from fewshot.trained import _load_backbone, chosen_names, refuse_leak, restore, trained_on
 
 SPLITS = {"train": range(4), "val": range(4, 6), "test": range(6, 9)}
 
@@ -74,3 +76,18 @@ def test_what_an_algorithm_is_told_is_kept(trained: Path) -> None:
     assert {k: v.shape for k, v in again.state_dict().items()} == {
         k: v.shape for k, v in model.algorithm.state_dict().items()
     }
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("theirs", [False, True])
+def test_a_backbone_alone_whatever_normalises_it(ours: bool, theirs: bool) -> None:
+    def backbone(wrapped: bool) -> nn.Module:
+        net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+        return Normalized(net, [0.5], [0.2]) if wrapped else net
+
+    source, target = backbone(theirs), backbone(ours)
+    stored = {f"backbone.{key}": value for key, value in source.state_dict().items()} | {"head.weight": torch.ones(2)}
+    _load_backbone(target, stored)
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+    with pytest.raises(FewshotError, match="the checkpoint does not fit this Linear: missing: weight, bias"):
+        _load_backbone(nn.Linear(3, 2), stored)

@@ -4,51 +4,23 @@ The command line and Python users share it. Nothing here knows how a configurati
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewshot import assemble, checkpoint, evaluation, record, resume, trained
-from fewshot.algorithms.base import Algorithm
-from fewshot.datasets.base import ImageSet
+from fewshot import assemble, checkpoint, record, resume, trained
 from fewshot.engine.machine import Machine
-from fewshot.errors import FewshotError, InputError
-from fewshot.identity import evaluation_identity, identity, with_init_weights
+from fewshot.errors import FewshotError
+from fewshot.identity import evaluation_identity, identity
 from fewshot.loggers.base import Logger, RunInfo
 from fewshot.ops.random import key
 from fewshot.plan import Plan
+from fewshot.prepare import Prepared, prepare
 from fewshot.run_folder import RunFolder
-from fewshot.sampler import BatchStream, EpisodeSampler
 from fewshot.signals import Stopped, StopSignal
-from fewshot.trainer import Progress, Trainer
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Training:
-    """Everything that a training needs, made and tried before its folder is there."""
-
-    plan: Plan
-    config: dict[str, Any]  # the plan's, with what `auto` came to
-    machine: Machine
-    images: ImageSet
-    context: dict[str, Any]
-    algorithm: Algorithm
-    start: trained.Start | None
-    trainer: Trainer
-    batches: BatchStream
-    val: EpisodeSampler | None
-    test: EpisodeSampler
-
-    def validate(self) -> dict[str, float]:
-        assert self.val is not None
-        options = self.config["evaluation"]
-        return evaluation.evaluate(
-            self.algorithm, self.val, episodes=options["val_episodes"], tasks=options["tasks"],
-            dtype=self.machine.dtype, processes=self.machine.processes,
-        ).summary()  # fmt: skip
+from fewshot.trainer import Progress
 
 
 def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
@@ -56,7 +28,7 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
 
     Raises Stopped after a signal, with the state saved; FewshotError where the run cannot be carried out.
     """
-    made = _prepare(plan, machine)
+    made = prepare(plan, machine)
     processes = machine.processes
     loggers = assemble.make_loggers(made.config) if processes.first else []
     folder = _open(made)
@@ -86,54 +58,7 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
     return folder
 
 
-def _prepare(plan: Plan, machine: Machine) -> _Training:
-    """What fails at the end, fails now."""
-    config = with_init_weights(plan.config)
-    images = assemble.load_images(config).on(machine.device)
-    context = assemble.data_context(config, images)
-    algorithm = assemble.make_algorithm(config, context, config["seed"])
-    start = None
-    if config["init"]:
-        start = trained.start_from(Path(config["init"]), config["init_part"], algorithm, config, images)
-    algorithm.to(machine.device)
-    machine = machine.at(_wanted_precision(plan), auto=algorithm.auto_precision)
-    config["precision"] = machine.precision  # config.yaml and the identity state what computes, not `auto`
-    _refuse_bf16(machine, algorithm)
-    sampler = partial(assemble.episode_sampler, config, images, device=machine.device)
-    trainer, options = assemble.make_trainer(config), config["evaluation"]
-    made = _Training(
-        plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
-        trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),
-        val=sampler(options["val_split"]) if trainer.val_every else None, test=sampler(options["test_split"]),
-    )  # fmt: skip
-    probe = made.val or sampler(config["train_split"])
-    evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
-    return made
-
-
-def refuse_leak_before(first: Plan, plan: Plan) -> None:
-    """InputError where `plan` may not start from the run `first`, before that one is trained."""
-    init = RunFolder(Path(first.config["init"])) if first.config["init"] else None
-    seen = trained.trained_on(assemble.load_images(first.config), first.config["train_split"], init)
-    trained.refuse_leak(f"init={plan.config['init']}", seen, plan.config, assemble.load_images(plan.config))
-
-
-def _wanted_precision(plan: Plan) -> str:
-    """What the configuration asks for; for a run with a fixed place `auto` is what it was when the run began."""
-    if plan.config["precision"] == "auto" and plan.folder and (plan.folder / "run.json").exists():
-        return str(RunFolder(plan.folder).config["precision"])
-    return str(plan.config["precision"])
-
-
-def _refuse_bf16(machine: Machine, algorithm: Algorithm) -> None:
-    if machine.dtype is not None and algorithm.double_backward:
-        raise InputError(
-            "precision=bf16 changes a second-order meta-gradient by about 30 %; "
-            "use precision=fp32 or tf32, or algorithm.first_order=true"
-        )
-
-
-def _open(made: _Training) -> RunFolder:
+def _open(made: Prepared) -> RunFolder:
     """The folder of the run: opened by the first process, which alone writes in it; the others know its path."""
     plan, processes = made.plan, made.machine.processes
     folder = None
@@ -148,7 +73,7 @@ def _open(made: _Training) -> RunFolder:
     return folder or RunFolder(Path(path))
 
 
-def _start_loggers(loggers: Sequence[Logger], made: _Training, folder: RunFolder) -> None:
+def _start_loggers(loggers: Sequence[Logger], made: Prepared, folder: RunFolder) -> None:
     """Tell the views of the run; metrics.jsonl needs none of them. A sweep's runs are one group, named as it is."""
     plan, saved = made.plan, checkpoint.steps(folder.checkpoints)
     group = folder.path.resolve().parent.name
@@ -162,7 +87,7 @@ def _start_loggers(loggers: Sequence[Logger], made: _Training, folder: RunFolder
         logger.start(info)
 
 
-def _test(made: _Training, folder: RunFolder, progress: Progress, stop: StopSignal) -> dict[str, Any]:
+def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     """The test split, touched once, with the recipe's checkpoint; what result.json is to say."""
     config, processes = made.config, made.machine.processes
     which = made.trainer.test_checkpoint if progress.best else "last"
@@ -190,7 +115,7 @@ def _test(made: _Training, folder: RunFolder, progress: Progress, stop: StopSign
     )  # fmt: skip
 
 
-def _train_facts(made: _Training) -> dict[str, Any]:
+def _train_facts(made: Prepared) -> dict[str, Any]:
     sizes = {"ways": None, "shots": None, "queries": None, "tasks": None} | vars(made.algorithm.stream)
     start = made.start._asdict() if made.start else None
     return sizes | {"split": made.config["train_split"], "init": start}

@@ -14,6 +14,7 @@ from typing import Any
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.assemble import make_algorithm
+from fewshot.backbones.image_input import ImageInput
 from fewshot.classifier import Classifier
 from fewshot.cli.compose import compose, conf_dir, searching
 from fewshot.cli.evaluate import carry_out as carry_out_evaluation
@@ -28,6 +29,8 @@ from fewshot.report.figures import draw_finished
 from fewshot.run_folder import RunFolder
 from fewshot.signals import StopSignal
 from fewshot.trained import Trained, restore
+
+IMAGENET = Pictures(image_shape=(3, 224, 224), side=256)  # what the classification models of torchvision are tested on
 
 
 class Run:
@@ -119,12 +122,18 @@ def pretrained(name: str, *, config_dir: str | None = None, device: str = "auto"
     name: of a backbone's YAML file, or of a model of torchvision (its weights are downloaded). keys: of that backbone.
     """
     folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    of_torchvision = ["backbone=torchvision", "backbone.weights=default", override("backbone.model", name)]
     own = any((folder / "backbone" / f"{name}.yaml").is_file() for folder in folders)
-    chosen = (
-        [f"backbone={name}"] if own else ["backbone=torchvision", "backbone.weights=default", f"backbone.model={name}"]
-    )
-    words = [*chosen, *[override(f"backbone.{key}", value) for key, value in keys.items()]]
+    words = [f"backbone={name}"] if own else of_torchvision
+    words += [override(f"backbone.{key}", value) for key, value in keys.items()]
     config = compose("config", ["algorithm=protonet", "algorithm.distance=cosine", *words], config_dir).config
-    shape = (3, 224, 224)
-    algorithm = make_algorithm(config, {"image_shape": list(shape), "train_classes": 0}, config["seed"])
-    return Classifier(algorithm, Pictures(image_shape=shape, side=256), device=device)
+    algorithm = make_algorithm(config, {"image_shape": list(IMAGENET.image_shape), "train_classes": 0}, config["seed"])
+    return Classifier(algorithm, _pictures_for(algorithm), device=device)
+
+
+def _pictures_for(algorithm: Algorithm) -> Pictures:
+    """What its network was trained to see, where that says so."""
+    for part in algorithm.modules():
+        if isinstance(part, ImageInput):
+            return Pictures(image_shape=(3, part.size, part.size), side=part.resize, resize=part.interpolation)
+    return IMAGENET

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from fewshot.errors import InputError
 
-FILTERS = {"nearest": Image.Resampling.NEAREST, "antialias": Image.Resampling.LANCZOS}
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST, "antialias": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Pictures:
 
     image_shape: C, H, W of the model's images; C is 1 (grey) or 3 (red, green, blue).
     side: of the image before H x W pixels are cut out of its middle; at least H and W.
-    resize: nearest | antialias (Lanczos); None: bilinear over all pixels that fall together.
+    resize: nearest | antialias (Lanczos) | bicubic; any other: bilinear. All but nearest average what falls together.
     inverted: ink is 1 and paper is 0.
     """
 

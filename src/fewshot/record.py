@@ -101,7 +101,6 @@ def make_result(
         "schema": result.SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
         "dataset": tested.images.name, "split": tested.split, **asked, "steps": tested.step,
         "backbone": backbone_facts(tested.algorithm, tested.names["backbone"], tested.context["image_shape"]),
-        "augment": config["augment"],
         "train": dict(train),
         "baselines": outcome.baselines,
         "test": done.summary(),

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor, nn
+
 from fewshot import checkpoint
 from fewshot.algorithms.base import Algorithm
 from fewshot.assemble import Config, make_algorithm
+from fewshot.backbones.normalized import Normalized
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import differing_keys
@@ -91,14 +94,21 @@ def start_from(path: Path, part: str | None, algorithm: Algorithm, config: Confi
     try:
         weights = checkpoint.load(run.checkpoints, which)[1]["model"]
         if part == "backbone":
-            own = {key.removeprefix("backbone."): w for key, w in weights.items() if key.startswith("backbone.")}
-            checkpoint.load_into(algorithm.backbone, own)  # type: ignore[arg-type]
+            _load_backbone(algorithm.backbone, weights)  # type: ignore[arg-type]
         else:
             checkpoint.load_into(algorithm, weights)
     except FewshotError as error:
         hint = "" if part or "does not fit" not in str(error) else "; init_part=backbone takes its backbone alone"
         raise InputError(f"init={path}: {error}{hint}") from error
     return Start(str(path), run.weights(which), part)
+
+
+def _load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """The backbone's part of an algorithm's weights, whether or not a normalisation is around it here or there."""
+    inner = backbone.network if isinstance(backbone, Normalized) else backbone
+    theirs = {key.removeprefix("backbone."): w for key, w in weights.items() if key.startswith("backbone.")}
+    unwrapped = {key.removeprefix("network."): w for key, w in theirs.items()}
+    checkpoint.load_into(inner, unwrapped if unwrapped.keys() == inner.state_dict().keys() else theirs)
 
 
 def trained_on(images: ImageSet, split: str, init: RunFolder | None) -> set[str]:

@@ -63,6 +63,7 @@ def _finished(first: "Plan", plan: "Plan", machine: "Machine", stop: "StopSignal
     """The folder of the finished run `first`: found, waited for, or trained for `plan`."""
     from fewshot import experiment
     from fewshot.cli import show
+    from fewshot.prepare import refuse_leak_before
     from fewshot.signals import Stopped
 
     processes, told = machine.processes, False
@@ -81,7 +82,7 @@ def _finished(first: "Plan", plan: "Plan", machine: "Machine", stop: "StopSignal
             continue
         try:
             log.warning("init=%s is trained first, in %s", plan.config["init"], path)
-            experiment.refuse_leak_before(first, plan)
+            refuse_leak_before(first, plan)
             folder = experiment.train(replace(first, folder=Path(path)), machine, stop)
         except FolderInUse:  # another process was faster
             if processes.size > 1:

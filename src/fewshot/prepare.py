@@ -1,0 +1,92 @@
+"""What a training needs, made and tried before its folder is there. Layer 4."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fewshot import assemble, evaluation, trained
+from fewshot.algorithms.base import Algorithm
+from fewshot.datasets.base import ImageSet
+from fewshot.engine.machine import Machine
+from fewshot.errors import InputError
+from fewshot.identity import with_init_weights
+from fewshot.plan import Plan
+from fewshot.run_folder import RunFolder
+from fewshot.sampler import BatchStream, EpisodeSampler
+from fewshot.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything that a training needs, made and tried before its folder is there."""
+
+    plan: Plan
+    config: dict[str, Any]  # the plan's, with what `auto` came to
+    machine: Machine
+    images: ImageSet
+    context: dict[str, Any]
+    algorithm: Algorithm
+    start: trained.Start | None
+    trainer: Trainer
+    batches: BatchStream
+    val: EpisodeSampler | None
+    test: EpisodeSampler
+
+    def validate(self) -> dict[str, float]:
+        assert self.val is not None
+        options = self.config["evaluation"]
+        return evaluation.evaluate(
+            self.algorithm, self.val, episodes=options["val_episodes"], tasks=options["tasks"],
+            dtype=self.machine.dtype, processes=self.machine.processes,
+        ).summary()  # fmt: skip
+
+
+def prepare(plan: Plan, machine: Machine) -> Prepared:
+    """Everything a training needs, tried on one episode: what would fail at the end, fails now.
+
+    InputError where the configuration cannot be carried out, on these data or on this machine.
+    """
+    config = with_init_weights(plan.config)
+    images = assemble.load_images(config).on(machine.device)
+    context = assemble.data_context(config, images)
+    algorithm = assemble.make_algorithm(config, context, config["seed"])
+    start = None
+    if config["init"]:
+        start = trained.start_from(Path(config["init"]), config["init_part"], algorithm, config, images)
+    algorithm.to(machine.device)
+    machine = machine.at(_wanted_precision(plan), auto=algorithm.auto_precision)
+    config["precision"] = machine.precision  # config.yaml and the identity state what computes, not `auto`
+    _refuse_bf16(machine, algorithm)
+    sampler = partial(assemble.episode_sampler, config, images, device=machine.device)
+    trainer, options = assemble.make_trainer(config), config["evaluation"]
+    made = Prepared(
+        plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
+        trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),
+        val=sampler(options["val_split"]) if trainer.val_every else None, test=sampler(options["test_split"]),
+    )  # fmt: skip
+    probe = made.val or sampler(config["train_split"])
+    evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
+    return made
+
+
+def refuse_leak_before(first: Plan, plan: Plan) -> None:
+    """InputError where `plan` may not start from the run `first`, before that one is trained."""
+    init = RunFolder(Path(first.config["init"])) if first.config["init"] else None
+    seen = trained.trained_on(assemble.load_images(first.config), first.config["train_split"], init)
+    trained.refuse_leak(f"init={plan.config['init']}", seen, plan.config, assemble.load_images(plan.config))
+
+
+def _wanted_precision(plan: Plan) -> str:
+    """What the configuration asks for; for a run with a fixed place `auto` is what it was when the run began."""
+    if plan.config["precision"] == "auto" and plan.folder and (plan.folder / "run.json").exists():
+        return str(RunFolder(plan.folder).config["precision"])
+    return str(plan.config["precision"])
+
+
+def _refuse_bf16(machine: Machine, algorithm: Algorithm) -> None:
+    if machine.dtype is not None and algorithm.double_backward:
+        raise InputError(
+            "precision=bf16 changes a second-order meta-gradient by about 30 %; "
+            "use precision=fp32 or tf32, or algorithm.first_order=true"
+        )
