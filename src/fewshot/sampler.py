@@ -1,8 +1,8 @@
 """From a split to batches: episodes and mini-batches as pure functions of (seed, split, k). Layer 2.
 
 A draw is integer arithmetic on small tensors (`ops.random`), a batch is one gather from the image array, one
-conversion to float and the transforms, each for all images at once. Episode k is the same whatever batch it is
-drawn in.
+conversion to float and the transforms, each for all images at once. Episode k is the same in every batch in
+which it is drawn.
 """
 
 import logging

@@ -3,7 +3,7 @@
     (images [B, C, H, W] float32 in [0, 1], keys [B] int64) -> [B, C, h, w] float32 in [0, 1]
 
 What a transform draws is a hash of the image's key (`ops.random`): the same image of the same episode is changed
-alike in whatever batch and on whatever device. All images are changed at once, without a question to the device.
+in the same way in every batch and on every device. All images are changed at once; nothing waits for the device.
 
 A transform is a class whose constructor's parameters are the keys of its YAML node; `conf/augment` has examples.
 Those named as in torchvision.transforms have the distributions that they have there.

@@ -50,7 +50,7 @@ def stated(backbone: Any) -> dict[str, list[float]] | str | None:
 
 
 def chosen_statistics(wanted: Any, dataset: Statistics | None, channels: int) -> dict[str, list[float]] | None:
-    """What `normalize` comes to: dataset | none | {mean: [...], std: [...]}; `dataset` are those of the data set."""
+    """The meaning of `normalize`: dataset | none | {mean: [...], std: [...]}; `dataset` are those of the data set."""
     if wanted == "dataset":
         return {key: list(dataset[key]) for key in ("mean", "std")} if dataset else None
     if wanted in (None, "none"):

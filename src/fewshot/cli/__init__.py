@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     verb, *rest = words or ["help"]
     if verb in ("-h", "--help", "help", "--version"):
         finish(guarded(lambda: print(_version() if verb == "--version" else usage()) or 0, debug=False))
-    if complaint := _unknown(verb) or _misplaced(verb):
-        print(f"error: {complaint}", file=sys.stderr)
+    if message := _unknown(verb) or _misplaced(verb):
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     if verb != "report":  # a report reads records and imports nothing of the user's
         sys.path.append(str(Path.cwd()))  # `_target_: my.module.MyNet`; last: no file there stands in for another
@@ -71,7 +71,7 @@ def _version() -> str:
 
 
 def _unknown(verb: str) -> str | None:
-    """What to say of a first word that is no verb."""
+    """The error message for a first word that is no verb."""
     if verb in VERBS:
         return None
     import difflib
@@ -82,7 +82,7 @@ def _unknown(verb: str) -> str | None:
 
 
 def _misplaced(verb: str) -> str | None:
-    """What to say where the environment speaks of several processes and they cannot be meant."""
+    """The error message where the environment asks for several processes, but incompletely or for the wrong verb."""
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return None

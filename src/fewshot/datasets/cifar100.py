@@ -2,7 +2,7 @@
 
 Source: Krizhevsky (2009), Learning multiple layers of features from tiny images;
 https://www.cs.toronto.edu/~kriz/cifar.html. The official binary archive, the Python one, or the folder unpacked
-from either serve alike: what decides is CONTENT, which no order of the images changes.
+from either can be used: the images are verified by CONTENT, which does not depend on their order.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Old pickles of arrays, read without running anything that is in them. Layer 1.
+"""Reads old pickles of arrays without running any code in them. Layer 1.
 
 A pickle names classes and functions to be called. Here every name stands for a record of the call: NumPy's arrays
 are put together from such records, and any other name is refused before it is looked up.
