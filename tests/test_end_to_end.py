@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 import json
 import math
 import re
@@ -197,8 +198,17 @@ def glyphs() -> ImageSet:
     return assemble.load_images(compose("config", []).config)
 
 
-@pytest.mark.parametrize("backbone", [pytest.param(b, marks=pytest.mark.slow) if b in LARGE else b for b in BACKBONES])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def pairs() -> list[Any]:
+    """Every algorithm with every backbone. Quick are those of each algorithm with the smallest network, and of each
+    network with one algorithm that adapts it and one that does not."""
+    quick = {(a, "mlp") for a in ALGORITHMS} | {
+        (a, b) for a in ("maml", "protonet") for b in BACKBONES if b not in LARGE
+    }
+    product = itertools.product(ALGORITHMS, BACKBONES)
+    return [pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow) for pair in product]
+
+
+@pytest.mark.parametrize(("algorithm", "backbone"), pairs())
 def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, backbone: str) -> None:
     """Two steps and a test, on what the command line would build."""
     words = [*chosen(algorithm=algorithm, backbone=backbone), *LARGE.get(backbone, ())]
