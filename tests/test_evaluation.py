@@ -1,15 +1,19 @@
 """Evaluation of a fixed stream, with an algorithm that is known: nearest class mean in pixel space."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot.algorithms.base import Algorithm
+from fewshot.algorithms.base import Algorithm, embed
 from fewshot.datasets.base import ImageSet
+from fewshot.episode import Episodes
+from fewshot.errors import FewshotError, InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.metrics import mean_ci95
+from fewshot.ops.similarities import class_means, squared_distances
 from fewshot.sampler import EpisodeSampler
 
 
@@ -118,3 +122,153 @@ def test_it_can_be_stopped_between_batches(sampler: EpisodeSampler) -> None:
 def test_raw_pixels_are_the_nearest_class_mean_on_the_same_episodes(sampler: EpisodeSampler) -> None:
     found = raw_pixels(sampler, episodes=10, tasks=4)
     assert found == run(sampler).mean
+
+
+# ---- the order of the queries, numbers that are none, shapes ----------------------------------------------
+
+
+class Labels(NearestMean):
+    """Reads the order of the queries: they are drawn class by class."""
+
+    def predict(self, state: tuple[Tensor, int], query_x: Tensor) -> Tensor:
+        tasks, queries = query_x.shape[:2]
+        y = torch.arange(3).repeat_interleave(queries // 3).repeat(tasks, 1)
+        return nn.functional.one_hot(y, 3).float()
+
+
+def test_the_order_of_the_queries_tells_nothing(sampler: EpisodeSampler) -> None:
+    found = evaluate(Labels(), sampler, episodes=300, tasks=50)
+    assert abs(found.mean.value - 100 / 3) < 3 * found.mean.ci95
+    assert found.accuracy.std() > 5  # another order in each episode
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_never_right_and_no_result(sampler: EpisodeSampler, bad: float) -> None:
+    """argmax of NaN is class 0, which would be right in one of three."""
+
+    class Diverges(NearestMean):
+        def predict(self, state: tuple[Tensor, int], query_x: Tensor) -> Tensor:
+            logits = super().predict(state, query_x)
+            return torch.where(state[0].flatten(1).sum(1).gt(28)[:, None, None], bad, logits)
+
+    expected = run(sampler)
+    found = evaluate(Diverges(), sampler, episodes=10, tasks=4)
+    assert 0 < int(found.finite.sum()) < 10
+    assert found.accuracy[~found.finite].eq(0).all()
+    assert torch.equal(found.accuracy[found.finite], expected.accuracy[found.finite])
+    count, first = int((~found.finite).sum()), int((~found.finite).nonzero()[0])
+    with pytest.raises(FewshotError, match=rf"not finite in {count} of 10 episodes \(first in number {first}\)"):
+        found.require_finite()
+    expected.require_finite()
+
+
+@pytest.mark.parametrize(
+    ("logits", "found"),
+    [
+        (lambda x: x.flatten(2), r"\(4, 12, 16\)"),
+        (lambda x: x.flatten(2)[:, :, :2], r"\(4, 12, 2\)"),
+        (lambda x: x.flatten(2)[:, :, :3].mT, r"\(4, 3, 12\)"),
+        (lambda x: x.flatten(2)[0, :, :3], r"\(12, 3\)"),
+        (lambda x: None, r"\(NoneType\)"),
+    ],
+)
+def test_logits_of_another_shape_are_refused_with_both(
+    sampler: EpisodeSampler, logits: Callable[[Tensor], Tensor], found: str
+) -> None:
+    class Mine(NearestMean):
+        def predict(self, state: tuple[Tensor, int], query_x: Tensor) -> Tensor:
+            return logits(query_x)
+
+    message = rf"Mine\.predict gave logits of shape {found}; expected \(4, 12, 3\), that is tasks, queries, ways"
+    with pytest.raises(InputError, match=message):
+        evaluate(Mine(), sampler, episodes=8, tasks=4)
+
+
+# ---- every image embedded once ----------------------------------------------------------------------------
+
+
+class Counting(nn.Module):
+    """A linear embedding that counts its images."""
+
+    out_features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.images = nn.Linear(16, 8), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        return self.linear(x.flatten(1)).tanh()
+
+
+class Prototypes(Algorithm):
+    fixed_features = True
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.stream = backbone, Episodes(tasks=1, ways=3, shots=1, queries=1)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Tensor:
+        return class_means(embed(self.backbone, support_x), support_y, ways)
+
+    def predict(self, state: Tensor, query_x: Tensor) -> Tensor:
+        return -squared_distances(embed(self.backbone, query_x), state)
+
+
+@pytest.fixture
+def large(make_blobs: Callable[..., ImageSet]) -> EpisodeSampler:
+    """The second of three splits, 6 classes of 20 images."""
+    return EpisodeSampler(make_blobs(classes=18, per_class=20, noise=90.0), "val", ways=3, shots=2, queries=4, seed=0)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_features_of_all_images_give_the_numbers_of_the_images(large: EpisodeSampler, every_step: bool) -> None:
+    algorithm = Prototypes(Counting())
+    options: dict[str, Any] = {"episodes": 53, "tasks": 4, "every_step": every_step}
+    once = evaluate(algorithm, large, **options)
+    assert once.embedded_once
+    assert algorithm.backbone.images == 120 + 2  # and two of them by themselves
+    algorithm.fixed_features = False
+    slow = evaluate(algorithm, large, **options)
+    assert not slow.embedded_once
+    assert torch.equal(once.accuracy, slow.accuracy)
+    assert torch.equal(once.classes, slow.classes)
+    assert once.loss == pytest.approx(slow.loss, rel=1e-5)
+    assert 40 < once.mean.value < 100
+
+
+def test_images_go_through_the_backbone_episode_by_episode_where_that_is_less(large: EpisodeSampler) -> None:
+    assert not evaluate(Prototypes(Counting()), large, episodes=6, tasks=2).embedded_once  # 108 of 120 images
+    assert evaluate(Prototypes(Counting()), large, episodes=7, tasks=2).embedded_once
+
+
+def test_images_that_are_changed_in_each_episode_are_not_embedded_once(make_images: Callable[..., ImageSet]) -> None:
+    images = make_images([8] * 4, turns=4)
+    sampler = EpisodeSampler(images, "train", ways=3, shots=1, queries=2, seed=0)
+    assert not evaluate(Prototypes(nn.Flatten()), sampler, episodes=50, tasks=10).embedded_once
+
+
+def test_a_backbone_that_looks_at_the_batch_is_found_out(large: EpisodeSampler) -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False))
+    assert not evaluate(Prototypes(backbone), large, episodes=50, tasks=10).embedded_once
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (nn.Flatten(0), r"Flatten gave \(\d+,\) for images \(\d+, 1, 4, 4\); expected \(\d+, out_features\)"),
+        (nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 8)), nn.Flatten(0, 1)), r"Sequential gave \(\d+, 8\)"),
+    ],
+)
+def test_a_backbone_that_gives_other_than_embeddings_is_refused(
+    large: EpisodeSampler, backbone: nn.Module, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(Prototypes(backbone), large, episodes=50, tasks=10)
+
+
+def test_a_wrong_out_features_is_refused(large: EpisodeSampler) -> None:
+    backbone = Counting()
+    backbone.out_features = 5
+    with pytest.raises(InputError, match=r"Counting gave \(\d+, 8\) for images .*; expected \(\d+, 5\)"):
+        evaluate(Prototypes(backbone), large, episodes=50, tasks=10)

@@ -14,7 +14,7 @@ LAYERS = (
     ("transforms",),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "pictures", "metrics_file", "version_0_1"),
     ("sampler", "algorithms", "loggers", "run_folder"),
-    ("outer_step", "identity"),
+    ("outer_step", "embedded", "identity"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume"),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier"),

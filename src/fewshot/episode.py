@@ -12,9 +12,11 @@ Rows are class-major: all shots of class 0, then of class 1, and so on.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from fewshot.errors import InputError
 
 
 class Episode(NamedTuple):
@@ -74,3 +76,12 @@ class Minibatches:
 
 Stream = Episodes | Minibatches
 Batch = Episode | Minibatch
+
+
+def check_logits(made_by: str, logits: Any, batch: Batch) -> None:
+    """InputError unless these are logits for the targets of a batch; an episode has a column for each of its ways."""
+    wanted: tuple[int | str, ...] = (*batch.targets.shape, batch.ways if isinstance(batch, Episode) else "classes")
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else f"({type(logits).__name__})"
+    if not isinstance(logits, Tensor) or found[:-1] != wanted[:-1] or wanted[-1] not in ("classes", found[-1]):
+        words = "tasks, queries, ways" if isinstance(batch, Episode) else "images, classes"
+        raise InputError(f"{made_by} gave logits of shape {found}; expected {wanted}, that is {words}")

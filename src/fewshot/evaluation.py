@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,10 +11,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm
+from fewshot.embedded import embedded
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.runtime import autocast
+from fewshot.episode import Episode, check_logits
+from fewshot.errors import FewshotError
 from fewshot.metrics import Mean, class_mean_accuracy, episode_accuracy, mean_ci95
+from fewshot.ops import random
 from fewshot.sampler import EpisodeSampler
+
+QUERY_ORDER = random.key(0, "query order")
+FEATURE_TASKS = 10  # times as many episodes at a time, where they are of embeddings
 
 
 class Evaluation(NamedTuple):
@@ -24,6 +32,8 @@ class Evaluation(NamedTuple):
     classes: Tensor  # [E, N] int64 class ids of the data set
     loss: float  # mean cross-entropy of the queries
     seconds: float
+    finite: Tensor  # [E] bool, whether all predictions were; one that is not counts as wrong
+    embedded_once: bool  # images went through the backbone once, episodes were drawn from their embeddings
 
     @property
     def mean(self) -> Mean:
@@ -34,53 +44,88 @@ class Evaluation(NamedTuple):
         return {"accuracy": self.mean.value, "accuracy_ci95": self.mean.ci95,
                 "episodes": len(self.accuracy), "loss": self.loss}  # fmt: skip
 
+    def require_finite(self) -> None:
+        """FewshotError where some predictions are not finite: such a number is no result."""
+        bad = (~self.finite).nonzero().flatten().tolist()
+        if bad:
+            raise FewshotError(
+                f"predictions are not finite in {len(bad)} of {len(self.finite)} episodes (first in number {bad[0]}), "
+                "so there is no result; lower algorithm.inner_lr or algorithm.eval_inner_steps, or choose another "
+                "checkpoint"
+            )
+
 
 def evaluate(
-    algorithm: Algorithm,
-    sampler: EpisodeSampler,
-    *,
-    episodes: int,
-    tasks: int,
-    dtype: torch.dtype | None = None,
-    every_step: bool = False,
-    between: Callable[[], None] = lambda: None,
-    processes: Processes = ALONE,
-) -> Evaluation:
+    algorithm: Algorithm, sampler: EpisodeSampler, *, episodes: int, tasks: int, dtype: torch.dtype | None = None,
+    every_step: bool = False, between: Callable[[], None] = lambda: None, processes: Processes = ALONE,
+) -> Evaluation:  # fmt: skip
     """Adapt to and predict episodes 0..episodes-1 of the stream, `tasks` at a time, without gradients.
 
+    The queries of an episode come in an order that does not tell their classes. Where that is less work and the
+    algorithm allows it (`fixed_features`), all images are embedded once first.
     every_step: also predict after each inner step. between: called before each batch (to stop early).
     processes: take turns at the batches and hand each other what they gave: all return the same, and the same
     as one process alone.
     """
-    was_training = algorithm.training
-    algorithm.eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     start = time.perf_counter()
-    with torch.no_grad():
+    with _evaluating(algorithm):
+        features = embedded(
+            algorithm, sampler, episodes=episodes, tasks=tasks, dtype=dtype, between=between, processes=processes
+        )
+        model, source = (algorithm.on_features(), features) if features else (algorithm, sampler)
+        tasks *= FEATURE_TASKS if features else 1
+        parts = []
         for first in range(0, episodes, tasks * processes.size):
             between()
             first += tasks * processes.rank
-            if first >= episodes:
-                continue
-            batch = sampler.sample(first, min(tasks, episodes - first))
-            with autocast(sampler.source.device, dtype):
-                args = (batch.support_x, batch.support_y)
-                if every_step:
-                    states = algorithm.adaptation(*args, ways=batch.ways)
-                    steps = [algorithm.predict(s, batch.query_x).float() for s in states]
-                else:
-                    state = algorithm.adapt(*args, ways=batch.ways)
-                    steps = [algorithm.predict(state, batch.query_x).float()]
-            accuracy = torch.stack([episode_accuracy(logits, batch.query_y) for logits in steps], -1)
-            loss = cross_entropy(steps[-1].mT, batch.query_y, reduction="none").double().mean(-1)
-            parts.append((accuracy, batch.classes, loss))
-    accuracy, classes, loss = _in_order(parts, processes)
-    algorithm.train(was_training)
-    seconds = time.perf_counter() - start
-    return Evaluation(accuracy[:, -1], accuracy, classes, loss.mean().item(), seconds)
+            if first < episodes:
+                batch = source.sample(first, min(tasks, episodes - first))
+                with autocast(sampler.source.device, dtype):
+                    steps = list(_predictions(model, batch, first, every_step=every_step))
+                parts.append(_scores(steps, batch))
+    accuracy, finite, classes, loss = _in_order(parts, processes)
+    return Evaluation(
+        accuracy[:, -1], accuracy, classes, loss.mean().item(), time.perf_counter() - start, finite,
+        embedded_once=features is not None,
+    )  # fmt: skip
 
 
-def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], processes: Processes) -> tuple[Tensor, ...]:
+@contextmanager
+def _evaluating(algorithm: Algorithm) -> Iterator[None]:
+    """In evaluation mode, without gradients; afterwards in the mode of before."""
+    was_training = algorithm.training
+    algorithm.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        algorithm.train(was_training)
+
+
+def _predictions(algorithm: Algorithm, batch: Episode, first: int, *, every_step: bool) -> Iterator[Tensor]:
+    """Logits [T, N*Q, N] of episodes first, first + 1, ...: at the end, or after each inner step."""
+    counter = torch.arange(first, first + len(batch.query_y), device=batch.query_y.device)
+    number = torch.arange(batch.query_y.shape[1], device=counter.device)
+    order = random.mix(random.mix(QUERY_ORDER, counter)[:, None], number).argsort(-1)  # [T, N*Q]
+    query_x = batch.query_x.flatten(0, 1)[(order + number.numel() * (counter - first)[:, None]).flatten()]
+    query_x = query_x.view(batch.query_x.shape)
+    back = order.argsort(-1)[..., None].expand(*order.shape, batch.ways)
+    adapt = algorithm.adaptation if every_step else lambda *a, **k: [algorithm.adapt(*a, **k)]
+    for state in adapt(batch.support_x, batch.support_y, ways=batch.ways):
+        logits = algorithm.predict(state, query_x)
+        check_logits(f"{type(algorithm).__name__}.predict", logits, batch)
+        yield logits.float().gather(1, back)
+
+
+def _scores(steps: list[Tensor], batch: Episode) -> tuple[Tensor, ...]:
+    """Per episode: accuracy after each step, whether all was finite, classes, loss."""
+    accuracy = torch.stack([episode_accuracy(logits, batch.query_y) for logits in steps], -1)
+    finite = torch.stack([logits.isfinite().flatten(1).all(1) for logits in steps]).all(0)
+    loss = cross_entropy(steps[-1].mT, batch.query_y, reduction="none").double().mean(-1)
+    return accuracy, finite, batch.classes, loss
+
+
+def _in_order(parts: list[tuple[Tensor, ...]], processes: Processes) -> tuple[Tensor, ...]:
     """The batches of all processes as they come in the stream, on the CPU."""
     gathered = processes.gather([[tensor.cpu() for tensor in part] for part in parts])
     rounds = itertools.zip_longest(*gathered)  # batch i was process i % size's

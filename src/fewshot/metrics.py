@@ -19,8 +19,9 @@ class Mean(NamedTuple):
 
 
 def episode_accuracy(logits: Tensor, query_y: Tensor) -> Tensor:
-    """Percent right in each episode: [T, N*Q, N], [T, N*Q] -> [T]."""
-    return (logits.argmax(-1) == query_y).double().mean(-1) * 100
+    """Percent right in each episode: [T, N*Q, N], [T, N*Q] -> [T]. What is not finite is not right."""
+    right = (logits.argmax(-1) == query_y) & logits.isfinite().all(-1)
+    return right.double().mean(-1) * 100
 
 
 def mean_ci95(values: Tensor) -> Mean:
@@ -40,5 +41,6 @@ def paired_difference(a: Tensor, b: Tensor) -> Mean:
 def class_mean_accuracy(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, ways: int) -> Tensor:
     """The baseline "nearest class mean": [T, N*K, D], [T, N*Q, D] -> percent right per episode [T]."""
     onehot = torch.nn.functional.one_hot(support_y, ways).to(support.dtype)  # [T, N*K, N]
-    means = (onehot.mT @ support) / onehot.sum(1)[..., None]  # [T, N, D]
-    return episode_accuracy(-torch.cdist(query, means), query_y)
+    centre = support.mean(1, keepdim=True)  # what all have in common would cost cdist its digits
+    means = (onehot.mT @ (support - centre)) / onehot.sum(1)[..., None]  # [T, N, D]
+    return episode_accuracy(-torch.cdist(query - centre, means), query_y)

@@ -60,6 +60,7 @@ def run_test(
     options: dict[str, Any] = {"episodes": evaluation["episodes"], "tasks": evaluation["tasks"]}
     shared = options | {"dtype": machine.dtype, "processes": machine.processes, "between": between}
     done = evaluate(tested.algorithm, tested.sampler, **shared, every_step=True)
+    done.require_finite()
     peak = peak_memory_mb(machine.device)
     baselines = {"raw_pixels": _named(raw_pixels(tested.sampler, **options))}
     if untrained is not None:
@@ -103,7 +104,7 @@ def make_result(
         "backbone": backbone_facts(tested.algorithm, tested.names["backbone"], tested.context["image_shape"]),
         "train": dict(train),
         "baselines": outcome.baselines,
-        "test": done.summary(),
+        "test": done.summary() | {"embedded_once": done.embedded_once},
         "val": val,
         "paper": result.verdict(paper, done.mean.value, done.mean.ci95),
         "protocol": result.protocol(tested.images, tested.algorithm, protocol_facts(tested), make_augment(config)),

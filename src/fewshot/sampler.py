@@ -34,7 +34,8 @@ class _Source:
     def __init__(self, images: ImageSet, split: str, device: torch.device) -> None:
         self.classes = torch.tensor(list(images.split(split)))
         self.starts = images.offsets[:-1][self.classes].to(device)
-        self.sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes].to(device)
+        sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes]
+        self.sizes, self.count = sizes.to(device), int(sizes.sum())
         self.pixels = images.images  # on the device already, where they fit (`ImageSet.on`)
         self.shape, self.device = images.image_shape, device
 
@@ -186,6 +187,15 @@ class EpisodeSampler:
             return random.mix(key, number) if transform.per == "image" else key.expand(rows.shape)
 
         return self.source.gather(rows, transforms, keys).flatten(1, 2)
+
+    @property
+    def fixed_images(self) -> bool:
+        """Whether an image of the split looks the same in every episode."""
+        return not self.support_copies and not any(transform.draws for transform in self.transforms)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """Rows [B] of the image array as episodes have them, where `fixed_images` is true: [B, C, H, W]."""
+        return self.source.gather(rows, self.transforms, lambda transform: torch.zeros_like(rows))
 
     def sample(self, first: int, tasks: int) -> Episode:
         """Episodes first..first+tasks-1 of this stream."""

@@ -12,6 +12,7 @@ Those named as in torchvision.transforms have the distributions that they have t
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +30,10 @@ class Transform:
     """Base class. per: image (each image draws for itself) | class (one draw for all images of a class of a task).
 
     lane: the number that keeps its draws apart from those of other transforms on the same image.
+    draws: whether keys matter; without that an image is the same in every episode, and can be embedded once.
     """
 
+    draws: ClassVar[bool] = True
     per: str = "image"
 
     def __post_init__(self) -> None:
@@ -227,6 +230,7 @@ class ColorJitter(Transform):
 class CenterCrop(Transform):
     """The size x size pixels in the middle."""
 
+    draws = False
     size: int
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
@@ -239,6 +243,7 @@ class CenterCrop(Transform):
 class Resize(Transform):
     """Resized (bilinear, antialiased) until the shorter side has `size` pixels."""
 
+    draws = False
     size: int
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.episode import Batch, Episode, StepOutput, Stream
+from fewshot.ops.tasks import check_embeddings
 
 State = Any  # what was learned from T support sets: a pytree of tensors
 
@@ -79,7 +80,9 @@ class Algorithm(nn.Module):
 
 def embed(backbone: nn.Module, x: Tensor) -> Tensor:
     """One forward for all images of all tasks: [T, M, C, H, W] -> [T, M, D], in float32 at least."""
-    z = backbone(x.flatten(0, 1))
+    images = x.flatten(0, 1)
+    z = backbone(images)
+    check_embeddings(backbone, z, images)
     return z.to(torch.promote_types(z.dtype, torch.float32)).unflatten(0, x.shape[:2])
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fewshot.errors import InputError
+
 Params = dict[str, Tensor]
 
 
@@ -27,7 +29,25 @@ def model_features(backbone: nn.Module, params: Params, x: Tensor) -> Tensor:
     params: `backbone.*` (parameters, and buffers where they are to replace the module's own) among others.
     """
     own = {n.removeprefix("backbone."): p for n, p in params.items() if n.startswith("backbone.")}
-    return functional_call(backbone, own, (x,))
+    z = functional_call(backbone, own, (x,))
+    check_embeddings(backbone, z, x)
+    return z
+
+
+def check_embeddings(backbone: nn.Module, z: Any, x: Tensor) -> None:
+    """InputError unless z is one embedding for each image of x: [B, out_features], or a map [B, ...] of features."""
+    width = getattr(backbone, "out_features", None)
+    found = tuple(z.shape) if isinstance(z, Tensor) else f"({type(z).__name__})"
+    if (
+        not isinstance(z, Tensor)
+        or z.ndim < 2
+        or len(z) != len(x)
+        or (z.ndim == 2 and z.shape[1] != (width or z.shape[1]))
+    ):
+        raise InputError(
+            f"backbone {type(backbone).__name__} gave {found} for images {tuple(x.shape)}; expected "
+            f"({len(x)}, {width or 'out_features'}), one embedding for each"
+        )
 
 
 def model_logits(backbone: nn.Module, params: Params, x: Tensor) -> Tensor:
