@@ -48,7 +48,8 @@ def loop_loss(maml: MAML, batch: Episode) -> Tensor:
     """MAML's outer loss with norm_statistics=batch, one task after the other."""
     losses = []
     for support_x, support_y, query_x, query_y in zip(*batch[:4], strict=True):
-        params = maml.theta(batch.ways)
+        start = maml.start(support_x[None], support_y[None], batch.ways)
+        params = {n: p[0] if p.ndim > len(maml.network.shapes[n]) else p for n, p in start.items()}
         for step in range(maml.inner_steps):
             fast = {name: params[name] for name in maml.adapted}
             fast = {name: p if p.requires_grad else p.requires_grad_() for name, p in fast.items()}  # a zero head

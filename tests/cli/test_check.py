@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from command_line import call, start, succeed
 
+from fewshot.cli import check
+
 NETWORK = """
 import torch
 from torch import nn
@@ -34,7 +36,8 @@ def test_default_is_in_order(tmp_path: Path) -> None:
     done = start("check", "threads=1", "backbone.filters=8", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     first = [line.split(maxsplit=1) for line in done.out.splitlines()]
-    assert [word for word, _ in first] == ["machine", "packages", "allocator", "data", "gradient"]
+    assert [word for word, _ in first[:5]] == ["machine", "packages", "allocator", "data", "gradient"]
+    assert [line[:17] for line in done.out.splitlines()[5:]] == ["contract  ok     "] * 15
     assert re.match(r"glyphs: \d+ classes \(train \d+, val \d+, test \d+", first[3][1])
     assert re.match(r"ok: largest difference of a parameter, second order, 3 tasks", first[4][1])
     assert not list(tmp_path.iterdir())
@@ -53,7 +56,10 @@ def test_default_is_in_order(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("algorithm", ["maml", "protonet"])
-def test_a_users_network(tmp_path: Path, norm: str, code: int, said: str, algorithm: str) -> None:
+def test_a_users_network(
+    tmp_path: Path, norm: str, code: int, said: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "check_contract", lambda *_: True)  # see below
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "mine" / "backbone").mkdir(parents=True)
     (tmp_path / "mine" / "backbone" / "net.yaml").write_text(f"_target_: network.Net\nnorm: {norm}\n")
@@ -70,3 +76,26 @@ def test_a_sweep_of_checks_stays_in_one_process(tmp_path: Path) -> None:
     """A check leaves no run folder, which is where the local launcher would look for its result."""
     done = succeed("check", "-m", "threads=1", "backbone=mlp", "algorithm.inner_steps=1,2", cwd=tmp_path)
     assert done.out.count("gradient  ok") == 2
+
+
+FAULTY = """
+from fewshot.algorithms.protonet import ProtoNet
+
+
+class Leaky(ProtoNet):
+    def predict(self, state, query_x):
+        logits = super().predict(state, query_x)
+        return logits - logits.mean(1, keepdim=True)
+"""
+
+
+def test_a_users_algorithm_that_breaks_its_promise(tmp_path: Path) -> None:
+    (tmp_path / "leaky.py").write_text(FAULTY)
+    words = ("algorithm=protonet", "algorithm._target_=leaky.Leaky", "backbone=mlp", "threads=1")
+    done = call("check", *words, cwd=tmp_path)
+    assert (done.code, done.err) == (1, "")
+    failed = [line for line in done.out.splitlines() if "FAILED" in line]
+    assert len(failed) == 1
+    assert failed[0].startswith(
+        "contract  FAILED transductive: transductive=False, but the prediction for a query depends on the other queries"
+    )

@@ -1,4 +1,4 @@
-"""`fewshot check`: machine, data, and the meta-gradient of the configured model. Layer 6."""
+"""`fewshot check`: machine, data, the meta-gradient of the configured model, and its algorithm's contract. Layer 6."""
 
 import os
 from typing import Any
@@ -36,8 +36,29 @@ def job(cfg: DictConfig) -> int:
         f"data      {images.name}: {len(images.class_names)} classes ({splits}), "
         f"{int(images.offsets[-1])} images {shape}"
     )
-    ok = check_gradient(config, assemble.data_context(config, images))
-    return 0 if ok else 1
+    context = assemble.data_context(config, images)
+    ok = check_gradient(config, context)
+    return 0 if check_contract(config, context) and ok else 1
+
+
+def check_contract(config: dict[str, Any], context: dict[str, Any]) -> bool:
+    """What every algorithm promises (`fewshot.testing`), one line for each property."""
+    from fewshot import assemble
+    from fewshot.errors import InputError
+    from fewshot.testing import check_algorithm
+
+    try:
+        algorithm = assemble.make_algorithm(config, context, config["seed"])
+    except InputError as error:
+        print(f"contract  FAILED: {error}")
+        return False
+    found = check_algorithm(
+        algorithm, image_shape=context["image_shape"], ways=config["train_ways"], shots=1, queries=2, tasks=2,
+        train_classes=context["train_classes"],
+    )  # fmt: skip
+    for finding in found:
+        print(f"contract  {finding}")
+    return all(finding.ok for finding in found)
 
 
 def check_gradient(config: dict[str, Any], context: dict[str, Any]) -> bool:
