@@ -70,7 +70,7 @@ KINDS = {
     "train": {"ways": int, "shots": int, "queries": int, "tasks": int, "split": str,
               "init": type(None)},
     "baselines": {key: {"accuracy": float, "accuracy_ci95": float} for key in ("raw_pixels", "untrained")},
-    "test": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float},
+    "test": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float, "embedded_once": bool},
     "val": {"accuracy": float, "accuracy_ci95": float, "episodes": int, "loss": float, "split": str, "best_step": int},
     "paper": type(None),
     "timing": dict.fromkeys(("train_seconds", "seconds_per_step", "data_seconds_per_step",
