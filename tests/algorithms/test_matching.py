@@ -11,6 +11,7 @@ from toy_data import Identity, clusters
 from fewshot.algorithms.matching import MatchingNet
 from fewshot.episode import Episode, Episodes
 from fewshot.errors import InputError
+from fewshot.testing import check_algorithm
 
 WAYS, WIDTH = 4, 6
 STREAM = Episodes(tasks=2, ways=WAYS, shots=2, queries=2)
@@ -92,6 +93,12 @@ def test_gradients_reach_every_parameter(full_context: bool) -> None:
     x.requires_grad_()
     model(Episode(x, y, query, query_y, torch.arange(WAYS).repeat(3, 1))).loss.backward()
     assert all(p.grad.abs().max() > 0 for p in [*model.parameters(), x])
+
+
+def test_full_context_keeps_an_algorithms_contract() -> None:
+    findings = {f.property: f for f in check_algorithm(matching(full_context=True), image_shape=(WIDTH,))}
+    assert [str(f) for f in findings.values() if not f.ok] == []
+    assert findings["label order"].note.startswith("not asked")  # the LSTM reads class after class
 
 
 @pytest.mark.parametrize("options", [{"scale": 0.0}, {"attention_steps": 0}])

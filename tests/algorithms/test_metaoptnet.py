@@ -13,6 +13,7 @@ from toy_data import Identity, clusters
 from fewshot.algorithms.metaoptnet import MetaOptNet
 from fewshot.episode import Episode, Episodes
 from fewshot.errors import InputError
+from fewshot.testing import check_algorithm
 
 
 def metaoptnet(backbone: nn.Module | None = None, **options: Any) -> MetaOptNet:
@@ -41,6 +42,10 @@ def test_ridge_is_twice_scikit_learns(shots: int) -> None:
     for t in range(len(x)):
         fitted = Ridge(alpha=0.7, fit_intercept=False, solver="svd").fit(x[t].numpy(), np.eye(4)[y[t].numpy()])
         np.testing.assert_allclose(found[t].detach(), 6 * fitted.predict(query[t].numpy()), rtol=1e-9, atol=1e-12)
+
+
+def test_ridge_keeps_an_algorithms_contract() -> None:
+    assert [str(f) for f in check_algorithm(metaoptnet(head="ridge"), image_shape=(6,)) if not f.ok] == []
 
 
 @pytest.mark.parametrize("head", ["svm", "ridge"])

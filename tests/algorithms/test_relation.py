@@ -12,6 +12,7 @@ from fewshot.algorithms.relation import RelationNet
 from fewshot.episode import Episode, Episodes
 from fewshot.errors import InputError
 from fewshot.ops.norm import BatchNorm
+from fewshot.testing import check_algorithm
 
 WAYS, SHOTS, QUERIES, TASKS = 3, 2, 2, 2
 
@@ -75,6 +76,12 @@ def test_scores_are_those_of_joined_maps(class_map: str, statistics: str) -> Non
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert model.transductive == (statistics == "batch")
     assert model.fixed_features == (statistics == "running")
+
+
+def test_with_the_batchs_statistics_it_keeps_an_algorithms_contract() -> None:
+    findings = {f.property: f for f in check_algorithm(relation(norm_statistics="batch"), image_shape=(1, 6, 6))}
+    assert [str(f) for f in findings.values() if not f.ok] == []
+    assert findings["transductive"].note == "stated; queries are judged together"
 
 
 def test_training_is_on_the_squared_error_of_the_relations() -> None:
