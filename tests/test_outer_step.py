@@ -8,7 +8,8 @@ import copy
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
 from fewshot.engine import capture
+from fewshot.engine.processes import Processes
 from fewshot.episode import Batch, Episode, StepOutput
 from fewshot.evaluation import evaluate
 from fewshot.ops import tasks
@@ -56,7 +58,8 @@ def configured(model: str) -> dict[str, Any]:
 def make(model: str, images: ImageSet, *, dropout: float = 0.0) -> Algorithm:
     config = configured(model)
     algorithm = assemble.make_algorithm(config, assemble.data_context(config, images), 0)
-    algorithm.backbone.blocks.append(nn.Dropout(dropout))  # type: ignore[union-attr, operator]
+    network = getattr(algorithm.backbone, "network", algorithm.backbone)  # behind its normalisation
+    network.blocks.append(nn.Dropout(dropout))
     return algorithm
 
 
@@ -103,6 +106,25 @@ def test_the_mean_over_processes_is_the_gradient_of_all_tasks(images: ImageSet, 
     assert whole.norm() > 1e-3
     assert (gradient - whole).norm() <= 1e-12 * whole.norm()
     torch.testing.assert_close(torch.stack([b for _, b in each]).mean(0), whole_buffers, rtol=1e-12, atol=1e-14)
+
+
+def test_constants_of_a_network_are_not_averaged(make_blobs: Callable[..., ImageSet]) -> None:
+    """The normalisation's mean and std are the same everywhere, and a sum of equal numbers may be rounded."""
+
+    class Two(Processes):
+        def mean_(self, tensors: Sequence[Tensor]) -> None:
+            for tensor in tensors:
+                tensor.fill_(7.0)
+
+    images = replace(make_blobs(classes=15), mean=[0.1], std=[0.3])
+    algorithm = make("maml running", images)
+    step = outer(algorithm, SGD, processes=Two(size=2))
+    step(draws(algorithm, images).batch(0), step=0, rate=1.0)
+    buffers = dict(algorithm.named_buffers())
+    assert {name for name in buffers if name not in algorithm.state_dict()} == {"backbone.mean", "backbone.std"}
+    assert buffers.pop("backbone.mean").item() == pytest.approx(0.1)
+    assert buffers.pop("backbone.std").item() == pytest.approx(0.3)
+    assert buffers and all((b == 7).all() for b in buffers.values() if b.is_floating_point())
 
 
 # ---- a stop in between --------------------------------------------------------------------------------------

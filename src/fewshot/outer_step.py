@@ -35,10 +35,10 @@ class OuterStep:
         self.device, self.dtype = device, dtype
         self.parameters = [p for p in algorithm.parameters() if p.requires_grad]
         self.learning_rates = [float(group["lr"]) for group in optimizer.param_groups]
-        buffers = list(algorithm.buffers())
-        self.guard = FiniteGuard(optimizer, buffers, device)
+        self.guard = FiniteGuard(optimizer, list(algorithm.buffers()), device)
         self.step_counters = step_counters(algorithm)
-        self.running_statistics = [b for b in buffers if b.is_floating_point()]  # a forward moves them
+        state = algorithm.state_dict()  # a buffer that it does not name is a constant; a forward moves the others
+        self.running_statistics = [b for n, b in algorithm.named_buffers() if n in state and b.is_floating_point()]
         self.window = torch.zeros(2, dtype=torch.float64, device=device)
         self.measured = torch.zeros_like(self.window)  # loss and accuracy of this step
         self.seed = torch.initial_seed()
