@@ -217,12 +217,14 @@ class ColorJitter(Transform):
         brightness, contrast, saturation = (
             max(0.0, 1 - s) + (1 + s - max(0.0, 1 - s)) * u for s, u in zip(strengths, draws, strict=True)
         )
-        if self.brightness:
-            images = (images * brightness).clamp_(0, 1)
+        # The first line makes a copy, which the others change in place.
+        images = (images * brightness).clamp_(0, 1) if self.brightness else images.clone()
         if self.contrast:
-            images = torch.lerp(_grey(images).mean((2, 3), keepdim=True), images, contrast).clamp_(0, 1)
+            grey = _grey(images.mean((2, 3), keepdim=True))  # the mean of the grey image, [B, 1, 1, 1]
+            images.mul_(contrast).add_(grey * (1 - contrast)).clamp_(0, 1)
         if self.saturation and images.shape[1] == 3:
-            images = torch.lerp(_grey(images), images, saturation).clamp_(0, 1)
+            grey = _grey(images)
+            images.mul_(saturation).add_(grey.mul_(1 - saturation)).clamp_(0, 1)
         return images
 
 
@@ -296,4 +298,7 @@ def _grey(images: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, 1, H, W]."""
     if images.shape[1] == 1:
         return images
-    return sum(weight * images[:, c : c + 1] for c, weight in enumerate(GREY))  # type: ignore[return-value]
+    grey = images[:, :1] * GREY[0]
+    for c in (1, 2):
+        grey.add_(images[:, c : c + 1], alpha=GREY[c])
+    return grey
