@@ -11,8 +11,9 @@ LAYERS = (
     ("errors",),  # design.md's layer 0 from here ...
     ("episode", "metrics", "schedules", "signals", "ops"),
     ("engine",),  # ... to here
-    ("transforms",),
-    ("datasets", "backbones", "checkpoint", "construct", "optimizer", "pictures", "metrics_file", "version_0_1"),
+    ("transforms", "decoding"),
+    ("pictures",),
+    ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("sampler", "algorithms", "loggers", "run_folder"),
     ("outer_step", "embedded", "identity"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume"),

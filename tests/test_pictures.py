@@ -1,5 +1,6 @@
 """Pictures of any kind become the images that a model was trained on."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 
 from fewshot.datasets.omniglot import shrink
 from fewshot.errors import InputError
-from fewshot.pictures import Pictures
+from fewshot.pictures import AHEAD, BATCH, Pictures
 
 GREY = Pictures(image_shape=(1, 8, 8), side=8)
 COLOUR = Pictures(image_shape=(3, 8, 8), side=8)
@@ -53,6 +54,37 @@ def test_drawings_become_what_omniglot_makes_of_them(resize: str, invert: bool) 
     assert np.array_equal(pictures.read([drawing])[0, 0].numpy(), shrink(drawing, 28, resize, invert))
 
 
+def test_squash_keeps_all_of_the_picture() -> None:
+    """Of a row of three squares, the crop is the middle one and the squash has a third of each."""
+    three = np.repeat(np.uint8([[0, 100, 200]]), 6, 1).repeat(6, 0)  # 6 x 18
+    shapes = {"image_shape": (1, 6, 6), "side": 6, "resize": "nearest"}
+    assert Pictures(**shapes).read([three])[0, 0].unique().tolist() == [100]  # type: ignore[arg-type]
+    squashed = Pictures(**shapes, fit="squash").read([three])[0, 0]  # type: ignore[arg-type]
+    assert squashed.tolist() == [[0, 0, 100, 100, 200, 200]] * 6
+    with pytest.raises(InputError, match="fit=stretch is unknown; choose crop or squash"):
+        Pictures(image_shape=(1, 6, 6), side=6, fit="stretch")
+
+
+def test_each_gives_images_and_reasons_in_the_order_of_the_files(tmp_path: Path) -> None:
+    """More files than the threads take at a time; every seventh is no picture."""
+    count = 3 * BATCH * (AHEAD + 1) * len(os.sched_getaffinity(0)) + 1
+    paths = [tmp_path / f"{i}.png" for i in range(count)]
+    for i, path in enumerate(paths):
+        path.write_text("no picture") if i % 7 == 6 else Image.new("L", (1, 1), i % 256).save(path)
+    found = list(Pictures(image_shape=(1, 2, 2), side=2).each(paths))
+    assert [f"{paths[i]} cannot be read: it is no picture" for i in range(6, count, 7)] == found[6::7]
+    kept = [i for i in range(count) if i % 7 != 6]
+    assert all((found[i] == i % 256).all() for i in kept)
+    assert list(Pictures(image_shape=(1, 2, 2), side=2).each([])) == []
+
+
+def test_a_large_jpeg_is_much_the_same_whether_decoded_whole_or_in_part(tmp_path: Path) -> None:
+    smooth = Image.fromarray(noise(9, 12, 3)).resize((1200, 896), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "a.jpg", quality=95)
+    whole = COLOUR.read([Image.open(tmp_path / "a.jpg")]).double()
+    assert (COLOUR.read([tmp_path / "a.jpg"]) - whole).abs().max() <= 2
+
+
 def test_modes(tmp_path: Path) -> None:
     """Transparent pictures lie on white paper; a palette, CMYK and an orientation are resolved."""
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
@@ -70,7 +102,7 @@ def test_modes(tmp_path: Path) -> None:
     ("images", "message"),
     [
         ([], "no images; give a list of paths"),
-        (["nowhere.png"], "image 0, nowhere.png, cannot be read: "),
+        (["nowhere.png"], "image 0, nowhere.png cannot be read: "),
         ([np.zeros((4, 4))], "image 0 is a ndarray of float64; give a path, a PIL image or a uint8 array"),
         ([noise(4, 4), noise(4, 4, 2)], "image 1 has the shape [4, 4, 2]; expected [H, W]"),
         ([noise(0, 4)], "image 0 has the shape [0, 4]"),
@@ -84,5 +116,5 @@ def test_refused(images: list[Any], message: str) -> None:
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"image 0, .*a\.png, cannot be read: cannot identify image file"):
+    with pytest.raises(InputError, match=r"image 0, .*a\.png cannot be read: it is no picture"):
         GREY.read([tmp_path / "a.png"])

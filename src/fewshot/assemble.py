@@ -36,8 +36,8 @@ def data_context(config: Config, images: ImageSet) -> dict[str, Any]:
         "image_shape": list(images.image_shape),
         "train_classes": len(images.split(config["train_split"])),
         "normalization": chosen_statistics(config["normalize"], images.normalization, images.image_shape[0]),
-        "pictures": {"side": max(images.images.shape[2:]), "resize": made.get("resize"),
-                     "inverted": bool(made.get("inverted"))},
+        "pictures": {"side": max(images.images.shape[2:]), "fit": made.get("fit", "crop"),
+                     "resize": made.get("resize"), "inverted": bool(made.get("inverted"))},
     }  # fmt: skip
 
 

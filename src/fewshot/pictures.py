@@ -1,36 +1,53 @@
-"""Pictures of any size and mode, made into the images that a model was trained on. Layer 1."""
+"""Pictures of any size and kind, made into images of one size. Layer 1.
 
-from collections.abc import Iterable, Mapping
+How a file is decoded is `decoding.py`'s; this is what becomes of it then, for a data set that is prepared as for a
+user's picture that is to be predicted.
+"""
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from fewshot.decoding import converted, decode, read
+from fewshot.engine.progress import Progress
 from fewshot.errors import InputError
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST, "antialias": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC,
 }  # fmt: skip
+BATCH = 16  # files that a thread decodes before it gives them back
+AHEAD = 3  # batches for each thread that may wait to be taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """How a data set made its images: the middle square of a picture, resized, is cut to what the model is given.
+    """How a data set made its images: a picture, resized to a square, is cut to what the model is given.
 
     image_shape: C, H, W of the model's images; C is 1 (grey) or 3 (red, green, blue).
-    side: of the image before H x W pixels are cut out of its middle; at least H and W.
+    side: of the square before H x W pixels are cut out of its middle; at least H and W.
+    fit: crop (the square is the middle of the picture, as wide as its shorter side) | squash (all of the picture).
     resize: nearest | antialias (Lanczos) | bicubic; any other: bilinear. All but nearest average what falls together.
     inverted: ink is 1 and paper is 0.
     """
 
     image_shape: tuple[int, int, int]
     side: int
+    fit: str = "crop"
     resize: str | None = None
     inverted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("crop", "squash"):
+            raise InputError(f"fit={self.fit} is unknown; choose crop or squash")
 
     @classmethod
     def of_context(cls, context: Mapping[str, Any]) -> Self:
@@ -44,21 +61,60 @@ class Pictures:
 
         InputError where there are none, or one is no picture; its place and what is wrong are named.
         """
-        rows = [self._pixels(_opened(image, place)) for place, image in enumerate(images)]
+        rows = [self._image(image, place) for place, image in enumerate(images)]
         if not rows:
             raise InputError("no images; give a list of paths, PIL images or uint8 arrays")
         return torch.from_numpy(np.stack(rows))
 
+    def each(self, paths: Sequence[Path]) -> Generator[np.ndarray | str, None, None]:
+        """Of each file, in order: its image [C, H, W] uint8, or in one line why it has none.
+
+        Decoded by a thread per core (Pillow does its work outside of Python's lock), a few batches ahead of who
+        takes them; progress is shown. The threads end with the process, whatever they are doing.
+        """
+        Image.init()  # here, not in several threads at once
+        threads = len(os.sched_getaffinity(0))
+        waiting: deque[Any] = deque()
+        with Progress("decoding pictures", len(paths)) as work, ThreadPool(threads) as pool:
+            for start in range(0, len(paths), BATCH):
+                waiting.append(pool.apply_async(self._batch, (paths[start : start + BATCH],)))
+                last = start + BATCH >= len(paths)
+                while len(waiting) > (0 if last else AHEAD * threads):
+                    batch = waiting.popleft().get()
+                    yield from batch
+                    work.advance(len(batch))
+
+    def _batch(self, paths: Sequence[Path]) -> list[np.ndarray | str]:
+        return [self._file_or_reason(path) for path in paths]
+
+    def _file_or_reason(self, path: Path) -> np.ndarray | str:
+        try:
+            return self._file(path)
+        except InputError as error:
+            return str(error)
+
+    def _file(self, path: Path) -> np.ndarray:
+        """Of a picture much larger than `side`, JPEG's own half size will do: two pixels to average for each."""
+        enough = None if self.resize == "nearest" else 2 * self.side
+        return self._pixels(decode(read(path), str(path), channels=self.image_shape[0], at_least=enough))
+
+    def _image(self, image: Any, place: int) -> np.ndarray:
+        if isinstance(image, str | Path):
+            try:
+                return self._file(Path(image))
+            except InputError as error:
+                raise InputError(f"image {place}, {error}") from error
+        picture = image if isinstance(image, Image.Image) else _of_array(image, place)
+        try:
+            return self._pixels(converted(picture, self.image_shape[0]))
+        except ValueError as error:
+            raise InputError(f"image {place} cannot be used: {error}") from error
+
     def _pixels(self, picture: Image.Image) -> np.ndarray:
+        """L or RGB -> [C, H, W]."""
         channels, height, width = self.image_shape
-        picture = ImageOps.exif_transpose(picture)
-        if picture.has_transparency_data:  # on white paper
-            paper = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(paper, picture.convert("RGBA"))
-        if self.resize != "nearest":
-            picture = picture.convert("RGB" if channels == 3 else "L")
         size, method = (self.side, self.side), FILTERS.get(self.resize or "", Image.Resampling.BILINEAR)
-        picture = ImageOps.fit(picture, size, method).convert("RGB" if channels == 3 else "L")
+        picture = ImageOps.fit(picture, size, method) if self.fit == "crop" else picture.resize(size, method)
         top, left = (self.side - height) // 2, (self.side - width) // 2
         pixels = np.asarray(picture)[top : top + height, left : left + width]
         if self.inverted:
@@ -66,16 +122,7 @@ class Pictures:
         return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _opened(image: Any, place: int) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, str | Path):
-        try:
-            picture = Image.open(image)
-            picture.load()
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"image {place}, {image}, cannot be read: {' '.join(str(error).split())}") from error
-        return picture
+def _of_array(image: Any, place: int) -> Image.Image:
     array = np.asarray(image)
     if array.dtype != np.uint8:
         kind = f"{type(image).__name__} of {array.dtype}"

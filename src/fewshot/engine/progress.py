@@ -1,0 +1,58 @@
+"""How far a long piece of work is, on stderr: nothing where it takes less than a second. Layer 0."""
+
+import sys
+import time
+from typing import Any, Self
+
+PATIENCE = 1.0  # seconds until something is shown
+EVERY = 0.1  # seconds between two states of the bar
+
+
+class Progress:
+    """`with Progress("decoding pictures", 600) as work: work.advance(16)`.
+
+    A bar on a terminal. Elsewhere two lines: once it has taken PATIENCE, and at the end.
+    """
+
+    def __init__(self, doing: str, total: int) -> None:
+        self.doing, self.total, self.done = doing, total, 0
+        self._bar: Any = None
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        self._begin = time.monotonic()
+        self._next = self._begin + PATIENCE
+        return self
+
+    def advance(self, steps: int = 1) -> None:
+        """So many more are done."""
+        self.done += steps
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + EVERY
+        if not self._shown:
+            self._shown = True
+            self._show()
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self.done)
+
+    def _show(self) -> None:
+        if not sys.stderr.isatty():
+            print(f"{self.doing}: {self.total}", file=sys.stderr, flush=True)
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn(self.doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
+        self._bar.add_task(self.doing, total=self.total)
+        self._bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._shown:
+            took = time.monotonic() - self._begin
+            print(f"{self.doing}: {self.done} of {self.total} in {took:.0f} s", file=sys.stderr, flush=True)
