@@ -80,6 +80,16 @@ def test_an_ordinary_run_of_the_preset_counts(preset: Path, caplog: pytest.LogCa
     assert len(runs(preset)) == 2
 
 
+def test_a_preset_that_asks_for_what_the_machine_has_not(preset: Path) -> None:
+    """Its run comes out in fp32, and is found by that."""
+    file = preset / "mine" / "experiment" / "stage" / "one.yaml"
+    file.write_text(f"{file.read_text()}precision: tf32\n")
+    for name in ("second", "third"):
+        succeed("train", *START, *WORDS, f"name={name}", "device=cpu", cwd=preset)
+    assert len(runs(preset)) == 3
+    assert RunFolder(runs(preset)["protonet_glyphs_5w1s"]).config["precision"] == "fp32"
+
+
 def test_in_a_sweep_two_jobs_share_it(preset: Path) -> None:
     sweep = ("train", "-m", *START, *WORDS, "seed=0,1", "hydra/launcher=basic", "name=s")
     succeed(*sweep, cwd=preset)

@@ -95,9 +95,9 @@ def _finished(first: "Plan", plan: "Plan", machine: "Machine", stop: "StopSignal
 def _look(first: "Plan") -> tuple[str, bool, bool]:
     """Folder of the preset's run, whether it is finished, whether a living process holds it."""
     config = with_init_weights(first.config)
-    asked = config["precision"]
-    among = ("fp32", "tf32", "bf16") if asked == "auto" else (asked,)  # a run's identity is of what `auto` came to
-    wanted = {identity({**config, "precision": precision}) for precision in among}
+    among = {"auto": ("fp32", "tf32", "bf16"), "tf32": ("fp32", "tf32")}  # a run's identity is of what it came to
+    precisions = among.get(config["precision"], (config["precision"],))
+    wanted = {identity({**config, "precision": precision}) for precision in precisions}
     output = Path(config["output_dir"])
     runs = [run for below in ("train/*/*", "sweeps/*/*") for run in RunFolder.listed(output, below)]
     runs = [run for run in runs if run.identity in wanted]
@@ -105,7 +105,7 @@ def _look(first: "Plan") -> tuple[str, bool, bool]:
         if run.finished:
             return str(run.path), True, False
     path = next((run.path for run in runs), first.parent / identity(config))
-    return str(path), False, RunFolder(path).in_use
+    return str(path), RunFolder(path).finished, RunFolder(path).in_use
 
 
 def check_init(config: Mapping[str, Any]) -> None:
