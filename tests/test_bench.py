@@ -111,6 +111,20 @@ def test_an_exponent_is_the_slope_of_logarithms(bench: Any) -> None:
     assert bench("growth").slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2)
 
 
+@pytest.mark.parametrize("name", ["preparation", "augmentation"])
+def test_what_is_measured_beside_the_steps(bench: Any, name: str, tmp_path: Path) -> None:
+    bench(name).main(["--quick", "--json", str(tmp_path / "a.json")])
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    if name == "preparation":
+        assert [row["what"] for row in rows] == ["700 synthetic images", "20 files, 84x84", "20 files, 500x375"]
+        assert rows[1]["loop / ours"] == pytest.approx(rows[1]["loop s"] / rows[1]["s"])
+    else:
+        assert {(row["algorithm"], row["augment"]) for row in rows} >= {
+            ("baseline", "mini"),
+            ("protonet", "resized_crop"),
+        }
+
+
 def test_speed_page_is_what_make_bench_writes(bench: Any) -> None:
     page = (ROOT / "docs" / "speed.md").read_text()
     pages = bench("page")

@@ -10,6 +10,8 @@ from torch.nn.functional import pad
 from torchvision.transforms import RandomResizedCrop as RandomResizedCropOfTorchvision
 from torchvision.transforms import v2
 
+from fewshot import assemble
+from fewshot.cli.compose import compose
 from fewshot.errors import InputError
 from fewshot.ops import random
 from fewshot.transforms import (
@@ -103,13 +105,27 @@ def test_a_random_crop_is_a_window_of_the_padded_image(mode: str, padding: int, 
     assert chi_square(counts) < rows * columns + 5 * math.sqrt(2 * rows * columns)
 
 
+@pytest.mark.parametrize("group", ["shift", "cifar", "mini", "resized_crop", "resized_crop_jitter"])
+def test_every_group_changes_images_and_keeps_their_size(group: str) -> None:
+    augment = assemble.make_augment(compose("config", [f"augment={group}"]).config)
+    assert augment.train
+    for transforms in (augment.train, augment.support):
+        changed = images = noise(20, 20)
+        for transform in transforms.values():
+            changed = transform(changed, KEYS)
+        assert changed.shape == images.shape
+        assert changed.min() >= 0 and changed.max() <= 1
+        assert (changed != images).flatten(1).any(1).double().mean() > 0.5 or not transforms
+
+
+@pytest.mark.parametrize("size", [(16, 16), None])
 @pytest.mark.parametrize("shape", [(84, 84), (20, 31)])
-def test_a_resized_crop_is_torchvisions_of_its_window(shape: tuple[int, int]) -> None:
-    images, crop = noise(*shape, count=30), RandomResizedCrop(size=16)
+def test_a_resized_crop_is_torchvisions_of_its_window(shape: tuple[int, int], size: tuple[int, int] | None) -> None:
+    images, crop = noise(*shape, count=30), RandomResizedCrop(size=size and size[0])
     windows = torch.stack(crop.windows(KEYS[:30], *shape), 1).tolist()
     expected = torch.stack(
         [
-            v2.functional.resized_crop(image, *window, [16, 16], antialias=True)
+            v2.functional.resized_crop(image, *window, list(size or shape), antialias=True)
             for image, window in zip(images, windows, strict=True)
         ]
     )

@@ -3,7 +3,8 @@
     python scripts/bench [--quick] [--json docs/results] [--device cuda]
 
 --json is a folder here. Some twenty minutes on two cores, which should have nothing else to do. sweep.py is not
-among them: it takes ten minutes of its own and measures the launcher.
+among them: it takes ten minutes of its own and measures the launcher. Nor are preparation.py and augmentation.py,
+which measure what a run does beside its steps.
 """
 
 import importlib

@@ -41,12 +41,17 @@ class Measured(NamedTuple):
 
 
 def arguments(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return parser(doc).parse_args(argv)
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Of what all scripts take."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny shapes, once: only to see that it works")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--goals", action="store_true", help="only the settings that have a goal")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
-    return parser.parse_args(argv)
+    return parser
 
 
 class PeakMemory:

@@ -22,11 +22,13 @@ class Ours(NamedTuple):
     step: OuterStep
 
 
-def built(words: Sequence[str], *, size: int = 28, dtype: str = "float32", classes: int = 1000) -> Ours:
+def built(
+    words: Sequence[str], *, size: int = 28, channels: int = 1, dtype: str = "float32", classes: int = 1000
+) -> Ours:
     """What `fewshot train <words>` trains, with random weights."""
     config = compose("config", [*words, "logger=console"]).config
     machine = Machine.start(config["device"], config["threads"])
-    context = {"image_shape": [1, size, size], "train_classes": classes}
+    context = {"image_shape": [channels, size, size], "train_classes": classes}
     algorithm = assemble.make_algorithm(config, context, config["seed"]).to(machine.device, getattr(torch, dtype))
     precision = config["precision"] if dtype == "float32" else "fp32"
     machine = machine.at(precision, auto=algorithm.auto_precision)
@@ -57,9 +59,9 @@ def for_shape(shape: Shape, *more: str) -> tuple[Ours, Episode]:
     return ours, Episode(*random_tasks(shape), classes)
 
 
-def noise_images(classes: int, per_class: int, size: int = 28) -> ImageSet:
+def noise_images(classes: int, per_class: int, size: int = 28, channels: int = 1) -> ImageSet:
     """A data set in memory whose pixels mean nothing."""
-    return image_set(torch.randint(0, 256, (classes * per_class, 1, size, size), dtype=torch.uint8), per_class)
+    return image_set(torch.randint(0, 256, (classes * per_class, channels, size, size), dtype=torch.uint8), per_class)
 
 
 def image_set(images: torch.Tensor, per_class: int) -> ImageSet:

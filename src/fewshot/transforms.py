@@ -146,20 +146,22 @@ class RandomCrop(Transform):
 class RandomResizedCrop(Transform):
     """A window of random area and side ratio, resized to size x size (bilinear, antialiased).
 
-    scale: range of its area, as a share of the image's. ratio: range of width / height, uniform in its logarithm.
+    size: null is the image's own. scale: range of the window's area, as a share of the image's. ratio: range of its
+    width / height, uniform in its logarithm.
     Where none of CROP_TRIES draws fits into the image, the largest window in the middle whose ratio is in range.
     """
 
-    size: int
+    size: int | None = None
     scale: Sequence[float] = (0.08, 1.0)
     ratio: Sequence[float] = (3 / 4, 4 / 3)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        self._check(self.size >= 1 and 0 < self.scale[0] <= self.scale[1], "size and scale must be above 0")
+        height, width = (self.size if self.size is not None else n for n in images.shape[-2:])
+        self._check(height >= 1 and 0 < self.scale[0] <= self.scale[1], "size and scale must be above 0")
         self._check(0 < self.ratio[0] <= self.ratio[1], "ratio must be a range above 0")
         top, left, high, wide = self.windows(keys, *images.shape[-2:])
-        rows = _resampling(top, high, images.shape[-2], self.size)  # [B, size, H]
-        columns = _resampling(left, wide, images.shape[-1], self.size)  # [B, size, W]
+        rows = _resampling(top, high, images.shape[-2], height)  # [B, h, H]
+        columns = _resampling(left, wide, images.shape[-1], width)  # [B, w, W]
         return torch.einsum("byh,bchw,bxw->bcyx", rows, images, columns).clamp_(0, 1)
 
     def windows(self, keys: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
