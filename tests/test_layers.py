@@ -14,9 +14,11 @@ LAYERS = (
     ("transforms", "decoding"),
     ("pictures",),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
-    ("sampler", "algorithms", "loggers", "run_folder"),
-    ("outer_step", "embedded", "identity"),
+    ("views", "folders"),
+    ("sampler", "algorithms", "loggers", "run_folder", "features"),
+    ("outer_step", "embedded", "identity", "prediction"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume"),
+    ("own_pictures",),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier"),
     ("plan",),

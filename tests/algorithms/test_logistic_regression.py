@@ -48,6 +48,19 @@ def test_the_gradient_is_zero_in_every_task(C: float, features: int) -> None:
     assert w.grad.abs().max() < 1e-4 * C
 
 
+def test_tasks_together_are_the_tasks_one_by_one() -> None:
+    """Some are solved long before the others, one at once, and one has every image twice."""
+    x = torch.nn.functional.normalize(torch.rand(40, 50, 60, dtype=torch.float64), dim=-1)
+    x[0], x[1, 25:] = 0, x[1, :25]
+    x[2] *= 30
+    onehot = torch.nn.functional.one_hot(torch.arange(50) // 5, 10).double().expand(40, -1, -1)
+    together = fit_logistic(x, onehot, 10.0)
+    for t in (0, 1, 2, 3, 39):
+        alone = fit_logistic(x[t : t + 1], onehot[t : t + 1], 10.0)
+        p, q = ((with_ones(x[t : t + 1]) @ w).softmax(-1) for w in (together[t : t + 1], alone))
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+
+
 def test_without_features_the_bias_gives_the_shares_of_the_classes() -> None:
     x = torch.zeros(1, 6, 3, dtype=torch.float64)
     onehot = torch.nn.functional.one_hot(torch.tensor([[0, 0, 0, 1, 1, 2]]), 3).double()

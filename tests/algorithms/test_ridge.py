@@ -32,19 +32,22 @@ def test_leaving_out_is_fitting_again(sizes: tuple[int, ...], width: int, copies
     w = 1 / (torch.tensor(sizes)[y] * copies).double()
     centred = x - (w[:, None] * x).sum(0) / w.sum()
     unit = (w[:, None] * centred.square()).sum(1).mean()
-    found = []
-    for strength in torch.tensor(GRID, dtype=torch.float64) * unit:
-        left_out = torch.empty(len(y), 3, dtype=torch.float64)
-        for first in range(0, len(y), copies):
+
+    def left_out(strength: Tensor, together: int) -> Tensor:
+        predictions = torch.empty(len(y), 3, dtype=torch.float64)
+        for first in range(0, len(y), together):
             stay = torch.ones(len(y), dtype=torch.bool)
-            stay[first : first + copies] = False
+            stay[first : first + together] = False
             beta = solved(x[stay], onehot[stay], w[stay], strength)
-            left_out[~stay] = x[~stay] @ beta[:-1] + beta[-1]
-        found.append((float((w[:, None] * (onehot - left_out).square()).sum()), strength, left_out))
-    _, strength, left_out = min(found, key=lambda one: one[0])
+            predictions[~stay] = x[~stay] @ beta[:-1] + beta[-1]
+        return predictions
+
+    strengths = torch.tensor(GRID, dtype=torch.float64) * unit
+    errors = [(w[:, None] * (onehot - left_out(s, 1)).square()).sum() for s in strengths]
+    strength = strengths[torch.stack(errors).argmin()]
     fit = fit_ridge(x[None], onehot[None], copies=copies)
     beta = solved(x, onehot, w, strength)
-    torch.testing.assert_close(fit.left_out[0], left_out, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fit.left_out[0], left_out(strength, copies), rtol=0, atol=1e-10)
     torch.testing.assert_close(fit.weight[0], beta[:-1], rtol=0, atol=1e-10)
     torch.testing.assert_close(fit.bias[0, 0], beta[-1], rtol=0, atol=1e-10)
 

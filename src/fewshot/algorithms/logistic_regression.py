@@ -24,6 +24,8 @@ TOLERANCE = 1e-6  # of the gradient, and of the remainder of a linear system, re
 
 
 class LogisticRegression(EmbeddingHead):
+    fixed_features = True
+
     def __init__(self, backbone: Module, *, train_classes: int, stream: Minibatches, C: float) -> None:
         super().__init__(backbone, train_classes=train_classes, stream=stream)
         if C <= 0:
@@ -42,6 +44,10 @@ def with_ones(x: Tensor) -> Tensor:
 
 def fit_logistic(x: Tensor, onehot: Tensor, C: float) -> Tensor:
     """(1) for T tasks: x [T, M, D], onehot [T, M, N] float64 -> weight and, in the last row, bias, [T, D + 1, N]."""
+    if x.shape[1] < x.shape[2]:  # W lies in the span of the images: M numbers for each class do instead of D
+        basis = torch.linalg.qr(x.mT).Q  # [T, D, M]
+        w = fit_logistic(x @ basis, onehot, C)
+        return torch.cat([basis @ w[:, :-1], w[:, -1:]], 1)
     x = with_ones(x)
     penalty = torch.ones_like(x[:, :1]).mT  # [T, D + 1, 1]
     penalty[:, -1] = 0
@@ -65,7 +71,8 @@ def fit_logistic(x: Tensor, onehot: Tensor, C: float) -> Tensor:
             if (better := found <= value).all():
                 break
             step = torch.where(better[:, None, None], step, step / 2)
-        w, value = w + step, found
+        w = torch.where(better[:, None, None], w + step, w)  # no step is left where rounding hides the fall
+        value = torch.where(better, found, value)
     return w
 
 
@@ -74,11 +81,14 @@ def _conjugate_gradients(x: Tensor, p: Tensor, C: float, penalty: Tensor, b: Ten
     v, r, d = torch.zeros_like(b), b, b
     size = first = b.square().sum((1, 2), keepdim=True)  # [T, 1, 1]
     for _ in range(CG_STEPS):
-        if (size <= TOLERANCE**2 * first).all():
+        going = size > TOLERANCE**2 * first
+        if not going.any():
             break
         xd = x @ d
         hd = C * x.mT @ (p * (xd - (p * xd).sum(-1, keepdim=True))) + penalty * d
-        rate = size / (d * hd).sum((1, 2), keepdim=True).clamp(min=torch.finfo(b.dtype).tiny)
+        curvature = (d * hd).sum((1, 2), keepdim=True)
+        # a solved task stays as it is: past its end only the direction without curvature is left, the same for all b
+        rate = torch.where(going & (curvature > 0), size / curvature, 0)
         v, r = v + rate * d, r - rate * hd
         before, size = size, r.square().sum((1, 2), keepdim=True)
         d = r + size / before.clamp(min=torch.finfo(b.dtype).tiny) * d

@@ -8,7 +8,7 @@ Rifkin & Lippert 2007, "Notes on regularized least squares" (MIT-CSAIL-TR-2007-0
          H = U shrink U' + sqrt(w) sqrt(w)' / sum(w)                         the hat matrix: fitted = H y, both weighted
     (3)  y_i - prediction without i = (y_i - fitted_i) / (1 - H_ii)          weighted as in (2), no refitting
          for images that leave together: (I - H_bb)^-1 (y_b - fitted_b)
-    (4)  the strength of least sum_i w_i |(3)|^2 over a grid
+    (4)  the strength of least sum_i w_i |(3)|^2 over a grid, each row left out alone
 
 The weights make classes with few images count as much as those with many. The root is the power normalisation of
 Perronnin et al. 2010 (ECCV, "Improving the Fisher kernel"): it evens out the few large values of an embedding.
@@ -39,6 +39,8 @@ class Fit(NamedTuple):
 
 
 class Ridge(EmbeddingHead):
+    fixed_features = True
+
     def __init__(
         self, backbone: Module, *, train_classes: int, stream: Minibatches, scale: float, square_root: bool
     ) -> None:
@@ -61,7 +63,7 @@ def unit_length(z: Tensor, *, square_root: bool) -> Tensor:
 def fit_ridge(x: Tensor, onehot: Tensor, *, copies: int = 1) -> Fit:
     """x [T, M, D], onehot [T, M, N] -> the solution of (1); in float64.
 
-    copies: so many rows in succession show the same image; they leave together.
+    copies: so many rows in succession show the same image; they leave together in `left_out`.
     """
     w = (onehot / onehot.sum(1, keepdim=True)).sum(-1, keepdim=True)  # [T, M, 1]
     total, root = w.sum(1, keepdim=True), w.sqrt()
@@ -69,14 +71,12 @@ def fit_ridge(x: Tensor, onehot: Tensor, *, copies: int = 1) -> Fit:
     a, y = root * (x - mean_x), root * (onehot - mean_y)
     u, e = left_singular(a)  # (2)  [T, M, R], [T, R]
     uy = u.mT @ y  # [T, R, N]
-    blocks = (u.unflatten(1, (-1, copies)), (root / total.sqrt()).unflatten(1, (-1, copies)))
+    basis = (root / total.sqrt(), u)
     grid = e.new_tensor(GRID)[:, None, None] * a.square().sum(-1).mean(1).clamp(min=1e-12)[:, None]  # [G, T, 1]
-    residual = torch.stack([_without(blocks, e / (e + s), uy, y) for s in grid])  # [G, T, M, N]
-    best = residual.square().sum((2, 3)).argmin(0)  # (4)  [T]
-    task = torch.arange(len(x), device=x.device)
-    strength = grid[best, task]  # [T, 1]
+    errors = torch.stack([_without(1, basis, e / (e + s), uy, y).square().sum((1, 2)) for s in grid])  # [G, T]
+    strength = grid[errors.argmin(0), torch.arange(len(x), device=x.device)]  # (4)  [T, 1]
     weight = a.mT @ (u @ (uy / (e + strength)[..., None]))  # V S / (e + strength) U' y
-    left_out = onehot - residual[best, task] / root
+    left_out = onehot - _without(copies, basis, e / (e + strength), uy, y) / root
     return Fit(weight, mean_y - mean_x @ weight, left_out)
 
 
@@ -91,11 +91,11 @@ def left_singular(a: Tensor) -> tuple[Tensor, Tensor]:
     return (a @ v) * torch.where(small, 0, e).clamp(min=torch.finfo(e.dtype).tiny).rsqrt()[:, None] * ~small[:, None], e
 
 
-def _without(blocks: tuple[Tensor, Tensor], shrink: Tensor, uy: Tensor, y: Tensor) -> Tensor:
+def _without(copies: int, basis: tuple[Tensor, Tensor], shrink: Tensor, uy: Tensor, y: Tensor) -> Tensor:
     """(3): the weighted residual [T, M, N] of each row, left out with its copies."""
-    u, root = blocks  # [T, M/copies, copies, R], [T, M/copies, copies, 1]
+    root, u = (v.unflatten(1, (-1, copies)) for v in basis)  # [T, M/copies, copies, 1], [T, M/copies, copies, R]
     shrunk = u * shrink[:, None, None]
     hat = shrunk @ u.mT + root @ root.mT  # [T, M/copies, copies, copies]
     residual = y.unflatten(1, u.shape[1:3]) - shrunk @ uy[:, None]
-    rest = torch.eye(hat.shape[-1], dtype=hat.dtype, device=hat.device) - hat
+    rest = torch.eye(copies, dtype=hat.dtype, device=hat.device) - hat
     return torch.linalg.solve(rest, residual).flatten(1, 2)

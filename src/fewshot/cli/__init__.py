@@ -11,6 +11,7 @@ from pathlib import Path
 VERBS = {
     "train": "learn, test once, and leave a complete record",
     "evaluate": "test a trained run again: other ways, shots, split, data (run=FOLDER)",
+    "predict": "own pictures: label those in one folder by the few in another (support=DIR query=DIR)",
     "report": "tables, curves and pictures of run folders (--html FILE), two runs in pairs",
     "data": "list, prepare, verify, or show a data set",
     "check": "machine, data, and the meta-gradient of the configured model",
@@ -21,6 +22,7 @@ USAGE = """fewshot: few-shot meta-learning from configs
   fewshot train algorithm=maml                              about a minute, nothing to download
   fewshot train -m algorithm=maml,protonet shots=1,5        a sweep
   fewshot evaluate run=outputs/train/... shots=5            the same checkpoint under another protocol
+  fewshot predict support=DIR query=DIR html=page.html      your own pictures, without training
   fewshot report outputs --html report.html                 what all runs reached, in one page
   fewshot data show omniglot                                look at episodes
 

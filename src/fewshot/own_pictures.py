@@ -1,0 +1,187 @@
+"""What `fewshot predict` finds out: the classes of pictures, learned from a few in class folders. Layer 4."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.errors import InputError
+from fewshot.features import FeatureCache, Known
+from fewshot.folders import Folder, class_folder, look_into, some
+from fewshot.prediction import (
+    Accuracy,
+    Findings,
+    Judged,
+    accuracy,
+    by_ridge,
+    findings,
+    scale_of,
+    threshold,
+)
+
+Progress = Callable[[int, int], None]
+
+
+class Labelled(NamedTuple):
+    """The support pictures that are learned from."""
+
+    paths: list[Path]
+    names: list[str]  # of the N classes
+    y: Tensor  # [M] int64
+    notes: list[str]  # what was left out of the folder, a line for each reason
+
+
+class Prediction(NamedTuple):
+    """P query pictures, classified by M support pictures of N classes."""
+
+    support: Labelled
+    query: list[Path]
+    probabilities: Tensor  # [P, N] float64
+    near: Tensor  # [P, K] support pictures, the nearest first
+    unknown: Tensor | None  # [P] bool, where a threshold was asked for
+    threshold: float | None
+    findings: Findings
+    truth: list[str] | None  # the class folder of each query, where there are such
+    accuracy: Accuracy | None  # by `truth`
+    notes: list[str]
+
+    def order(self) -> list[int]:
+        """The queries, least certain first."""
+        return self.probabilities.amax(-1).argsort(stable=True).tolist()
+
+    def label(self, i: int) -> str:
+        """The most probable class of query i, or "unknown"."""
+        if self.unknown is not None and self.unknown[i]:
+            return UNKNOWN
+        return self.support.names[int(self.probabilities[i].argmax())]
+
+    def runner_up(self, i: int) -> str:
+        """The second most probable class of query i."""
+        return self.support.names[int(self.probabilities[i].topk(2).indices[1])]
+
+
+UNKNOWN = "unknown"
+
+
+def predict(
+    support: Path, query: Sequence[Path], cache: FeatureCache, *, unknown: float | None = None, skip: bool = False,
+    progress: Progress = lambda done, of: None,
+) -> Prediction:  # fmt: skip
+    """Classify the pictures of `query` (one folder, or files) by the class folders in `support`.
+
+    unknown: the share of pictures of known classes that may be called unknown; None: none is. skip: leave unreadable
+    pictures out and say so, where it is an error otherwise. progress: is told of pictures that are new to the cache.
+    InputError for everything that the user can mend.
+    """
+    if unknown is not None and not 0 < unknown < 1:
+        raise InputError(f"unknown={unknown} is no share between 0 and 1; 0.05 calls 5 % of known pictures unknown")
+    folder = class_folder(support)
+    asked = _queries(query)
+    known, unreadable = cache.embed([*folder.paths, *asked.paths], progress)
+    notes = _unreadable_notes(unreadable, skip)
+    own, other = known[: len(folder.paths)], known[len(folder.paths) :]
+    learned, features = _without_copies(folder, own)
+    kept = [i for i, one in enumerate(other) if one is not None]
+    if not kept:
+        raise InputError(f"none of the {len(other)} query pictures can be read")
+    asked = asked._replace(paths=[asked.paths[i] for i in kept], labels=[asked.labels[i] for i in kept])
+    shown = [one for one in other if one is not None]
+    seen = {one.pixels for one in own if one is not None}
+    new = torch.tensor([one.pixels not in seen for one in shown])
+    if not new.all():
+        notes.append(f"query: {int((~new).sum())} of {len(new)} pictures are in support, too; no accuracy counts them")
+    judged = by_ridge(features, learned.y, len(learned.names), torch.from_numpy(np.stack([z.features for z in shown])))
+    notes += _left_out_notes("query", asked)
+    return _concluded(judged, learned, asked, new, unknown, [*learned.notes, *notes])
+
+
+def _concluded(
+    judged: Judged, learned: Labelled, asked: Folder, new: Tensor, unknown: float | None, notes: list[str]
+) -> Prediction:
+    """Scores, made into probabilities and accuracies. new [P] bool: the queries that are no support pictures."""
+    scale = scale_of(judged.left_out, learned.y)
+    probabilities = (scale * judged.query).softmax(-1)
+    limit = None if unknown is None else threshold((scale * judged.left_out).softmax(-1), learned.y, unknown)
+    doubtful = None if limit is None else probabilities.amax(-1) < limit
+    truth, right = _truth(asked.labels, learned.names, open_set=unknown is not None), None
+    if truth is not None:
+        place = torch.tensor([learned.names.index(t) if t in learned.names else -1 for t in truth])
+        right = accuracy((probabilities.argmax(-1) == place)[new & (place >= 0)])
+    return Prediction(
+        learned, asked.paths, probabilities, judged.near, doubtful, limit, findings(judged.left_out, learned.y),
+        truth, right, notes,
+    )  # fmt: skip
+
+
+def _queries(query: Sequence[Path]) -> Folder:
+    """One folder, or files."""
+    if len(query) == 1 and query[0].is_dir():
+        return look_into(query[0])
+    if missing := [path for path in query if not path.is_file()]:
+        raise InputError(f"query: no files: {some(missing)}; give one folder, or files")
+    return Folder(list(query), [""] * len(query), [], [])
+
+
+def _truth(labels: Sequence[str], names: Sequence[str], *, open_set: bool) -> list[str] | None:
+    """The classes of the queries by their folders; None where no folder is named after a class."""
+    if not set(labels) & set(names):
+        return None
+    strange = sorted(set(labels) - set(names))
+    if strange and not open_set:
+        raise InputError(
+            f"query has {len(strange)} folders that are no class of support ({some([s or '.' for s in strange])}); "
+            f"add pictures of them to support, or set unknown=0.05"
+        )
+    return list(labels)
+
+
+def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labelled, Tensor]:
+    """The readable pictures, each once in a class; one with the same pixels in another class stays, and is named."""
+    first: dict[tuple[str, str], int] = {}  # by pixels and class
+    copies: list[Path] = []
+    classes: dict[str, list[str]] = {}  # of the same pixels
+    for i, (one, label) in enumerate(zip(known, folder.labels, strict=True)):
+        if one is None:
+            continue
+        if first.setdefault((one.pixels, label), i) != i:
+            copies.append(folder.paths[i])
+        elif label not in (seen := classes.setdefault(one.pixels, [])):
+            seen.append(label)
+    kept = list(first.values())
+    names = sorted({folder.labels[i] for i in kept})
+    if lost := sorted(set(folder.labels) - set(names)):
+        raise InputError(f"no picture of {some(lost)} can be read")
+    notes = _left_out_notes("support", folder)
+    if copies:
+        notes.append(f"support: {len(copies)} copies of other pictures left out ({some([p.name for p in copies])})")
+    for pair, n in Counter(tuple(seen) for seen in classes.values() if len(seen) > 1).items():
+        notes.append(
+            f"support: {n} pictures are in {' and in '.join(pair)}, the same pixels; nothing can tell them apart"
+        )
+    y = torch.tensor([names.index(folder.labels[i]) for i in kept])
+    features = torch.from_numpy(np.stack([one.features for i in kept if (one := known[i]) is not None]))
+    return Labelled([folder.paths[i] for i in kept], names, y, notes), features
+
+
+def _left_out_notes(where: str, folder: Folder) -> list[str]:
+    reasons = (("hidden files", folder.hidden), ("files that are no pictures", folder.others))
+    return [f"{where}: {len(p)} {reason} left out ({some([one.name for one in p])})" for reason, p in reasons if p]
+
+
+def _unreadable_notes(unreadable: dict[Path, str], skip: bool) -> list[str]:
+    if not unreadable:
+        return []
+    first = next(iter(unreadable.values()))
+    if not skip:
+        more = f" ({len(unreadable)} such files)" if len(unreadable) > 1 else ""
+        raise InputError(f"{first}{more}; remove it, or set unreadable=skip")
+    return [f"{len(unreadable)} unreadable files left out ({some([path.name for path in unreadable])}): {first}"]
+
+
+def pictures_per_class(support: Labelled) -> dict[str, int]:
+    """Name -> how many pictures it has."""
+    return dict(Counter(support.names[c] for c in support.y.tolist()))

@@ -1,0 +1,174 @@
+"""`fewshot predict` on folders of drawn pictures, in one process; every bad input is one line and exit code 2."""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewshot.cli.predict import main
+from fewshot.errors import InputError
+
+COLOURS = {"animals/cat": (200, 40, 40), "dog": (40, 200, 40), "fish": (40, 40, 200)}
+TINY = ("backbone=timm", "backbone.model=test_convnext", "backbone.weights=none", "backbone.size=32", "threads=1")
+
+
+def picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    """A colour with noise on it."""
+    noise = np.random.default_rng(seed).integers(-30, 30, (40, 50, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """support/ of 4, 4 and 1 pictures at unequal depth, query/ of 2 each."""
+    for n, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(1 if name == "fish" else 4):
+            picture(tmp_path / "support" / name / f"{i}.png", colour, 10 * n + i)
+        for i in range(2):
+            picture(tmp_path / "query" / name / f"{i}.png", colour, 100 + 10 * n + i)
+    return tmp_path
+
+
+@pytest.fixture
+def predict(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("FEWSHOT_CACHE", str(pictures / "cache"))
+
+    def run(*words: str, support: str = "support", query: str = "query") -> None:
+        torch.manual_seed(0)
+        assert main([f"support={support}", f"query={query}", *TINY, *words]) == 0
+
+    return run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_labels_accuracy_csv_and_page(
+    predict: Callable[..., None], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict("out=found/a.csv", "html=found/a.html")
+    said = capsys.readouterr().out
+    assert "learned from 9 pictures of 3 classes, 1 to 4 each" in said
+    assert "true accuracy, by the folders of query: 100.0 % (95 % interval 61.0 to 100.0, 6 pictures)" in said
+    assert "expected accuracy: 100.0 %" in said
+    assert "Add a second picture of fish" in said
+    found = rows(pictures / "found" / "a.csv")
+    assert [row["label"] for row in found] == [row["true"] for row in found]
+    assert list(found[0]) == ["path", "label", "probability", "runner_up", "true", *COLOURS]
+    assert all(sum(float(row[name]) for name in COLOURS) == pytest.approx(1, abs=1e-5) for row in found)
+    page = (pictures / "found" / "a.html").read_text()
+    assert page.count("<article") == 6
+    assert "True accuracy" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_second_call_needs_no_network(predict: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    predict()
+    (Path("query") / "dog" / "0.png").rename(Path("query") / "dog" / "other.png")
+
+    def fails(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was made again")
+
+    monkeypatch.setattr("fewshot.assemble.make_backbone", fails)
+    predict()
+
+
+def test_what_is_left_out_is_named(predict: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    (Path("support") / "dog" / "notes.txt").write_text("woof")
+    (Path("support") / "dog" / ".hidden.png").write_bytes(b"")
+    (Path("support") / "dog" / "copy.bmp").write_bytes(b"")
+    Image.open(Path("support") / "dog" / "0.png").save(Path("support") / "dog" / "copy.bmp")
+    Image.open(Path("support") / "dog" / "1.png").save(Path("support") / "animals" / "cat" / "dog.png")
+    Image.open(Path("support") / "dog" / "2.png").save(Path("query") / "dog" / "seen.png")
+    predict()
+    said = capsys.readouterr().out
+    assert "support: 1 hidden files left out (.hidden.png)" in said
+    assert "support: 1 files that are no pictures left out (notes.txt)" in said
+    assert "support: 1 copies of other pictures left out (copy.bmp)" in said
+    assert "support: 1 pictures are in animals/cat and in dog, the same pixels" in said
+    assert "query: 1 of 7 pictures are in support, too" in said
+    assert "6 pictures)" in said
+
+
+def test_unknown_things_are_called_so(predict: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("query") / "ship" / "0.png", (250, 250, 20), 5)
+    predict("unknown=0.05", "out=a.csv")
+    assert "unknown: " in capsys.readouterr().out
+    assert {row["label"] for row in rows(Path("a.csv"))} <= {*COLOURS, "unknown"}
+
+
+def test_files_and_patterns(predict: Callable[..., None]) -> None:
+    predict("out=a.csv", query="query/dog/0.png,query/fish/*.png")
+    assert [row["path"] for row in rows(Path("a.csv"))] == ["query/dog/0.png", "query/fish/0.png", "query/fish/1.png"]
+    assert "true" not in rows(Path("a.csv"))[0]
+
+
+def test_unreadable_files_are_an_error_or_skipped(
+    predict: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Path("support") / "dog" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken.jpg cannot be read: it is no picture; remove it, or set unreadable"):
+        predict()
+    predict("unreadable=skip")
+    assert "1 unreadable files left out (broken.jpg)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["query=query"], "predict needs support=DIR"),
+        (["support=support"], "predict needs query=DIR"),
+        (["support=nowhere", "query=query"], "support=nowhere is not a folder"),
+        (["support=support", "query=nowhere"], "query=nowhere: there is no such file or folder"),
+        (["support=empty", "query=query"], "no pictures below empty"),
+        (["support=support/dog", "query=query"], r"4 pictures lie in support/dog itself \(0.png, ...\); put each into"),
+        (["support=one", "query=query"], "one has one class, dog; two are needed"),
+        (["support=support", "query=more"], r"query has 1 folders that are no class of support \(ship\); add pictures"),
+        (["support=support", "query=query", "unknown=2"], "unknown=2.0 is no share between 0 and 1"),
+        (["support=support", "query=query", "unknown=no"], "unknown=no is not a number such as 0.05"),
+        (["support=support", "query=query", "unreadable=ask"], "unreadable=ask is unknown; choose error or skip"),
+        (["support=support", "query=query", "querry=a"], "'querry=a' is no KEY=VALUE of predict; did you mean query?"),
+        (["support=support", "query=query", "backbone=conv4"], "backbone=conv4 is not pre-trained; choose"),
+        (["support=support", "query=query", "backbone=nothing"], "there is no 'backbone/nothing'"),
+    ],
+)
+def test_bad_input_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("FEWSHOT_CACHE", str(pictures / "cache"))
+    (pictures / "empty").mkdir()
+    picture(pictures / "one" / "dog" / "0.png", (1, 2, 3), 0)
+    for name in ("dog", "ship"):
+        picture(pictures / "more" / name / "0.png", (1, 2, 3), 0)
+    own = [] if any(word.startswith("backbone") for word in words) else TINY
+    with pytest.raises(InputError, match=message) as raised:
+        main([*words, *own])
+    assert raised.value.exit_code == 2
+    assert "\n" not in str(raised.value)
+
+
+def test_rights_are_named(predict: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system says to a user without rights; root, who runs some tests, would not hear it."""
+    listed = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder.name == "dog":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(InputError, match=r"support/dog may not be read; change its rights"):
+        predict()
+
+
+def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{key}=" in said for key in ("support", "query", "backbone", "out", "html", "unknown", "unreadable"))
