@@ -75,6 +75,13 @@ def test_any_file_becomes_red_green_blue(content: bytes, expected: list[tuple[in
     assert [grey.getpixel((x, 2)) for x in (2, picture.width - 3)] == pytest.approx(luma, abs=1)
 
 
+def test_cmyk_of_a_jpeg_keeps_its_colours() -> None:
+    """Its values are stored inverted."""
+    picture = decode(encoded(halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)), "JPEG", quality=95), "x")
+    assert picture.getpixel((2, 2)) == pytest.approx((255, 0, 0), abs=6)
+    assert picture.getpixel((37, 2)) == pytest.approx((0, 0, 255), abs=6)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_turns_every_picture_upright(orientation: int) -> None:
     """The eight orientations of EXIF, as the standard names them: where row 0 and column 0 of the file belong."""

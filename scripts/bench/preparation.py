@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             made(Path(folder), width, height, 20 if args.quick else files)
             rows.append(compared(name, Path(folder), args.quick))
-    report("preparation", args, rows)
+    report("preparation", args, rows, folder=args.folder.name if args.folder else None)
 
 
 if __name__ == "__main__":

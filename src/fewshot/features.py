@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.image_input import ImageInput
+from fewshot.decoding import decode, read
 from fewshot.errors import InputError
-from fewshot.views import Size, decode, pixels_hash, read, views
+from fewshot.views import Size, pixels_hash, views
 
 FORMAT = 1
 BATCH = 8  # pictures that go through the network at a time

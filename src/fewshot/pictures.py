@@ -81,8 +81,8 @@ class Pictures:
                 last = start + BATCH >= len(paths)
                 while len(waiting) > (0 if last else AHEAD * threads):
                     batch = waiting.popleft().get()
-                    yield from batch
                     work.advance(len(batch))
+                    yield from batch
 
     def _batch(self, paths: Sequence[Path]) -> list[np.ndarray | str]:
         return [self._file_or_reason(path) for path in paths]

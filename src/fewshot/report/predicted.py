@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fewshot import __version__
+from fewshot.decoding import decode, read
 from fewshot.errors import InputError
 from fewshot.own_pictures import Prediction, pictures_per_class
 from fewshot.prediction import advice, mixed_up
-from fewshot.views import decode, read
 
 SHOWN = 300  # queries on a page, the least certain ones
 SIDE = 144  # pixels of a thumbnail's longer side
