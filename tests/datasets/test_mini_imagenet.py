@@ -1,0 +1,112 @@
+"""miniImageNet from class folders and from CSV files: the same images, split by the class lists alone."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewshot.datasets import mini_imagenet
+from fewshot.datasets.base import ImageSet
+from fewshot.datasets.mini_imagenet import MiniImagenet, class_lists
+from fewshot.errors import InputError
+
+TOY = {"train": ["n01", "n02"], "val": ["n03"], "test": ["n04"]}
+NAMES = [name for names in TOY.values() for name in names]
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four classes of three images."""
+    monkeypatch.setattr(mini_imagenet, "IMAGES", 3)
+    monkeypatch.setattr(mini_imagenet, "class_lists", lambda: TOY)
+
+
+def picture(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((5, 7, 3), value, np.uint8)).save(path)
+
+
+def value(c: int, i: int) -> int:
+    return 40 * c + 10 * i
+
+
+def class_folders(root: Path, *, below: bool = False) -> None:
+    """below: as they are often split by image, into train/ and val/."""
+    for c, name in enumerate(NAMES):
+        for i in range(3):
+            part = ("train" if i < 2 else "val") if below else ""
+            picture(root / part / name / f"{name}_{i}.png", value(c, i))
+    picture(root / "n99" / "other.png", 1)  # a class of ImageNet's that is not in the lists
+
+
+def csv_files(root: Path) -> None:
+    for split, names in TOY.items():
+        lines = ["filename,label"]
+        for name in names:
+            for i in range(3):
+                picture(root / "images" / f"{name}_{i}.png", value(NAMES.index(name), i))
+                lines.append(f"{name}_{i}.png,{name}")
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def load(folder: Path, **options: object) -> ImageSet:
+    options = {"size": 4} | options
+    return MiniImagenet(data_dir=str(folder), cache_dir=str(folder / "cache"), **options).load()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["class folders", "class folders below", "csv"])
+def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "mini_imagenet"
+    csv_files(root) if form == "csv" else class_folders(root, below=form.endswith("below"))
+    images = load(tmp_path)
+    assert images.class_names == NAMES
+    assert images.splits == {"train": [0, 1], "val": [2], "test": [3], "trainval": [0, 1, 2]}
+    assert images.offsets.tolist() == [0, 3, 6, 9, 12]
+    expected = torch.tensor([value(c, i) for c in range(4) for i in range(3)], dtype=torch.uint8)
+    assert torch.equal(images.images, expected.view(-1, 1, 1, 1).expand(-1, 3, 4, 4))
+    assert images.protocol == {"rotations": "none", "split": "ravi", "resize": "bilinear", "fit": "crop"}
+
+
+def test_skipped_files_are_in_the_protocol(tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    class_folders(root)
+    (root / "n02" / "n02_1.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 pictures cannot be used: .*n02_1\.png cannot be read: it is empty"):
+        load(tmp_path, root=str(root))
+    images = load(tmp_path, root=str(root), unreadable="skip")
+    assert images.offsets.tolist() == [0, 3, 5, 8, 11]
+    assert images.protocol["unreadable"] == 1
+
+
+def test_verify_says_what_is_there(tmp_path: Path) -> None:
+    class_folders(tmp_path / "miniImageNet")
+    data = MiniImagenet(data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"), size=4)
+    assert data.verify().endswith("has 3 files of each of 4 classes; not prepared yet")
+    data.load()
+    assert data.verify().endswith("is intact")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'mini_imagenet' is not in .*mini-imagenet; put its class folders"):
+        load(tmp_path)
+    class_folders(tmp_path / "mini_imagenet")
+    (tmp_path / "mini_imagenet" / "n03" / "n03_1.png").unlink()
+    with pytest.raises(InputError, match="class n03 has 2 files, expected 3; miniImageNet has 3 of each of 4 classes"):
+        load(tmp_path)
+    (tmp_path / "mini_imagenet" / "train.csv").write_text("name,label\na,b\n")
+    with pytest.raises(InputError, match=re.escape("train.csv cannot be read: it has no column 'filename'; expected")):
+        load(tmp_path)
+    with pytest.raises(InputError, match=r"dataset\.size=0 of 'mini_imagenet' is below 1"):
+        load(tmp_path, size=0)
+
+
+def test_the_published_lists() -> None:
+    """64, 16 and 20 different classes."""
+    lists = class_lists()
+    assert {split: len(names) for split, names in lists.items()} == {"train": 64, "val": 16, "test": 20}
+    names = [name for listed in lists.values() for name in listed]
+    assert len(set(names)) == 100
+    assert all(re.fullmatch(r"n\d{8}", name) for name in names)
