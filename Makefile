@@ -26,7 +26,7 @@ run: setup  ## set up and train MAML on the embedded data
 	$(BIN)/fewshot train algorithm=maml
 
 test: setup  ## the tests; SLOW=1 for all of them
-	$(BIN)/python -m pytest -n auto --dist loadfile $(MARK)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(MARK)
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .

@@ -33,7 +33,10 @@ class Done(NamedTuple):
 
 
 def call(*words: str, cwd: Path) -> Done:
-    """`fewshot WORDS` in this process, in the folder `cwd`; what it changes of the process is put back."""
+    """`fewshot WORDS` in this process, in the folder `cwd`; what it changes of the process is put back.
+
+    It draws no figures, which take longer than the run: the run of `conftest.trained` does, and tests/report.
+    """
     out, err = io.StringIO(), io.StringIO()
     known, threads = set(sys.modules), torch.get_num_threads()
     with (
@@ -46,6 +49,7 @@ def call(*words: str, cwd: Path) -> Done:
         patch.setattr(sys, "argv", ["fewshot", *words])
         patch.setattr(sys, "path", list(sys.path))
         patch.setenv("HYDRA_FULL_ERROR", "1")
+        patch.setattr("fewshot.report.figures.draw_finished", lambda folder: None)
         importlib.invalidate_caches()
         main(list(words))
     torch.set_num_threads(threads)

@@ -32,6 +32,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {name: json.loads((folder / f"bench_{name}.json").read_text()) for name in NAMES} | {"stdout": done.stdout}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_bench_writes_where_its_rows_come_from(quick: dict[str, Any], name: str) -> None:
     figures = quick[name]
@@ -41,6 +42,7 @@ def test_every_bench_writes_where_its_rows_come_from(quick: dict[str, Any], name
     assert figures["rows"]
 
 
+@pytest.mark.slow
 def test_maml_gradients_of_all_sides_agree_in_float64(quick: dict[str, Any]) -> None:
     rows = quick["maml"]["rows"]
     assert {row["order"] for row in rows} == {1, 2} and {row["chunk"] for row in rows} == {"all", 1}
@@ -49,12 +51,14 @@ def test_maml_gradients_of_all_sides_agree_in_float64(quick: dict[str, Any]) -> 
         assert all(row["higher difference"] < 1e-9 for row in rows)
 
 
+@pytest.mark.slow
 def test_protonet_gradients_agree_in_float64(quick: dict[str, Any]) -> None:
     step, data = quick["protonet"]["rows"]
     assert (step["what"], data["what"]) == ("step", "with data")
     assert step["difference"] < 1e-9
 
 
+@pytest.mark.slow
 def test_ratios_are_of_the_times_beside_them(quick: dict[str, Any]) -> None:
     for row in quick["maml"]["rows"]:
         assert row["loop / ours"] == pytest.approx(row["loop ms"] / row["ours ms"])

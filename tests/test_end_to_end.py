@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 from fewshot import assemble
 from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
+from fewshot.engine.machine import Machine
+from fewshot.engine.processes import ALONE
 from fewshot.evaluation import evaluate
 from fewshot.loggers.wandb import flatten
-from fewshot.sampler import stream
 
 CONF = Path(__file__).parents[1] / "conf"
 PAGES = (CONF.parent / "README.md", CONF.parent / "docs" / "own.md")
@@ -159,6 +160,7 @@ def short(steps: int, *words: str) -> list[str]:
 
 SMALLER = {
     "algorithm.stream.tasks": 2, "algorithm.stream.batch_size": 16, "algorithm.adapt_steps": 2,
+    "algorithm.steps": 2, "algorithm.iterations": 3,
     "backbone.filters": 8, "backbone.widths": "[4,5,6,7]", "backbone.depth": 10, "backbone.widen": 1,
 }  # fmt: skip
 
@@ -212,11 +214,15 @@ def pairs() -> list[Any]:
 def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, backbone: str) -> None:
     """Two steps and a test, on what the command line would build."""
     words = [*chosen(algorithm=algorithm, backbone=backbone), *LARGE.get(backbone, ())]
-    config = compose("config", words).config
-    made = assemble.make_algorithm(config, assemble.data_context(config, glyphs), seed=0)
+    two_steps_and_a_test(compose("config", words).config, glyphs)
+
+
+def two_steps_and_a_test(config: dict[str, Any], images: ImageSet) -> None:
+    """Losses are finite and gradients reach the weights."""
+    made = assemble.make_algorithm(config, assemble.data_context(config, images), seed=0)
     optimizer = assemble.make_trainer(config).make_optimizer(made.parameters())
     cpu = torch.device("cpu")
-    batches = stream(made.stream, glyphs, "train", seed=0, within_groups=False, device=cpu)
+    batches = assemble.training_stream(config, made, images, Machine(cpu, ALONE))
     for step in range(2):
         out = made(batches.batch(step))
         assert math.isfinite(out.loss.detach())
@@ -224,7 +230,7 @@ def test_every_algorithm_with_every_backbone(glyphs: ImageSet, algorithm: str, b
         out.loss.backward()
         assert any(p.grad is not None and p.grad.any() for p in made.parameters())
         optimizer.step()
-    found = evaluate(made, assemble.episode_sampler(config, glyphs, "test", cpu), episodes=2, tasks=2)
+    found = evaluate(made, assemble.episode_sampler(config, images, "test", cpu), episodes=2, tasks=2)
     assert math.isfinite(found.loss)
 
 
@@ -240,14 +246,21 @@ def test_every_experiment_composes_and_names_its_paper(experiment: str) -> None:
     assert f"# fewshot train experiment={experiment}\n" in text, "its header names another command"
 
 
+EMBEDDED = ("dataset=glyphs", "dataset.split=script", "algorithm.stream.tasks=1", "backbone.filters=8")
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs(tmp_path: Path, experiment: str) -> None:
+def test_every_experiment_trains(experiment: str) -> None:
     """Two steps of each, on the embedded data instead of its own."""
-    words = (f"experiment={experiment}", "dataset=glyphs", "dataset.split=script", "algorithm.stream.tasks=1")
-    succeed("train", *short(2, *words), "backbone.filters=8", cwd=tmp_path)
+    config = compose("config", [f"experiment={experiment}", *EMBEDDED]).config
+    two_steps_and_a_test(config, assemble.load_images(config))
+
+
+def test_a_preset_ends_with_a_verdict(tmp_path: Path) -> None:
+    preset = "experiment=protonet/omniglot_5w1s_fast"
+    succeed("train", *short(2, preset, *EMBEDDED), cwd=tmp_path)
     paper = result(only(tmp_path / "outputs" / "train"))["paper"]
-    config = compose("config", [f"experiment={experiment}"]).config
-    assert paper["accuracy"] == config["paper"]["accuracy"]
+    assert paper["accuracy"] == compose("config", [preset]).config["paper"]["accuracy"]
     assert paper["verdict"] in ("below", "above", "reproduced")
 
 

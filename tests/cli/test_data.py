@@ -57,7 +57,8 @@ def test_show_draws_episodes(tmp_path: Path) -> None:
         ("show", "fewshot data show needs a data set; `fewshot data list` names them"),
         (
             "show glyph",
-            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, mini_imagenet, omniglot; did you mean glyphs?",
+            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, mini_imagenet, omniglot; "
+            "did you mean glyphs?",
         ),
         ("show glyphs --bogus", "unrecognized arguments: --bogus; see fewshot data --help"),
         ("show glyphs --episodes 0", "argument --episodes: 0 is below 1"),
