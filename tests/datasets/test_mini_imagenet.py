@@ -1,5 +1,6 @@
 """miniImageNet from class folders and from CSV files: the same images, split by the class lists alone."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewshot.datasets import mini_imagenet
+from fewshot.datasets import mini_imagenet, mini_imagenet_pickles
 from fewshot.datasets.base import ImageSet
 from fewshot.datasets.mini_imagenet import MiniImagenet, class_lists
 from fewshot.errors import InputError
@@ -52,15 +53,37 @@ def csv_files(root: Path) -> None:
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
 
 
+def pickled(root: Path, form: int, *, short: str = "") -> None:
+    """short: a class that lacks an image."""
+    for path, names in zip(mini_imagenet_pickles.FORMS[form], TOY.values(), strict=True):
+        images = [(n, np.full((4, 4, 3), value(NAMES.index(n), i), np.uint8)) for i in range(3) for n in names]
+        images = images[1:] if short in names else images
+        of_class = [n for n, _ in images]
+        array = np.stack([image for _, image in images])
+        content = (
+            {"image_data": array, "class_dict": {n: [i for i, m in enumerate(of_class) if m == n] for n in names}}
+            if form == 0
+            else {b"data": array, b"labels": [names.index(n) for n in of_class],
+                  b"catname2label": {n.encode(): c for c, n in enumerate(names)}}
+        )  # fmt: skip
+        root.mkdir(exist_ok=True)
+        (root / path).write_bytes(pickle.dumps(content, protocol=2))
+
+
 def load(folder: Path, **options: object) -> ImageSet:
     options = {"size": 4} | options
     return MiniImagenet(data_dir=str(folder), cache_dir=str(folder / "cache"), **options).load()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("form", ["class folders", "class folders below", "csv"])
+@pytest.mark.parametrize("form", ["class folders", "class folders below", "csv", "pickles 0", "pickles 1"])
 def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
     root = tmp_path / "mini_imagenet"
-    csv_files(root) if form == "csv" else class_folders(root, below=form.endswith("below"))
+    if form.startswith("pickles"):
+        pickled(root, int(form[-1]))
+    elif form == "csv":
+        csv_files(root)
+    else:
+        class_folders(root, below=form.endswith("below"))
     images = load(tmp_path)
     assert images.class_names == NAMES
     assert images.splits == {"train": [0, 1], "val": [2], "test": [3], "trainval": [0, 1, 2]}
@@ -101,6 +124,26 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(InputError, match=r"dataset\.size=0 of 'mini_imagenet' is below 1"):
         load(tmp_path, size=0)
+
+
+def test_pickles_that_are_not_the_data_set(tmp_path: Path) -> None:
+    root = tmp_path / "mini_imagenet"
+    pickled(root, 0, short="n03")
+    with pytest.raises(InputError, match=r"cache-val\.pkl: class n03 has 2 images, expected 3"):
+        load(tmp_path)
+    path = root / mini_imagenet_pickles.FORMS[0][0]
+    for content, reason in (
+        ({"images": 1}, "is no pickle of miniImageNet: KeyError: 'data'"),
+        ({"image_data": np.zeros((2, 2), np.uint8), "class_dict": {}}, r"ValueError: its images are \[2, 2\] uint8"),
+        (
+            {"image_data": np.zeros((2, 4, 4, 3), np.uint8), "class_dict": {"n01": [0, 2]}},
+            r"rows that are not in 0 to 1",
+        ),
+        (Path("x"), "is not a pickle of arrays alone, or is damaged: it names pathlib"),
+    ):
+        path.write_bytes(pickle.dumps(content, protocol=2))
+        with pytest.raises(InputError, match=reason):
+            load(tmp_path)
 
 
 def test_the_published_lists() -> None:

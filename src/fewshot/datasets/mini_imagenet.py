@@ -6,20 +6,23 @@ split that everybody uses since are those of Ravi & Larochelle (2017), Optimizat
 No official address has the images. Read are, whatever their size,
     - class folders, nXXXXXXXX/*, in the root or one level below it (train/, val/, test/): the images of a class are
       brought together from wherever they are, and the class lists alone decide on the split;
-    - Ravi's train.csv, val.csv and test.csv (filename,label) beside the folder images/.
+    - Ravi's train.csv, val.csv and test.csv (filename,label) beside the folder images/;
+    - either of the pickles in `mini_imagenet_pickles.py`, without running what may be in them.
 """
 
 import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fewshot.datasets import cache
+import torch
+
+from fewshot.datasets import cache, mini_imagenet_pickles
 from fewshot.datasets.base import ImageSet
 from fewshot.datasets.picture_files import write_pictures
 from fewshot.errors import InputError
@@ -55,17 +58,20 @@ class MiniImagenet:
 
         InputError where they are not there, or a class has not its 600.
         """
-        found = self._files()
+        lists = class_lists()
         pictures = Pictures(image_shape=(3, self.size, self.size), side=self.size, fit=self.fit)
+        found, pickled = self._found()
 
         def build(write: cache.Write) -> cache.Classes:
+            if pickled:
+                return _from_pickles(write, pickled, pictures)
             offsets = write_pictures(write, found, pictures, unreadable=self.unreadable)
             return cache.Classes(offsets, list(found), [""] * len(found))
 
         data = cache.prepared(Path(self.cache_dir).expanduser(), NAME, self._key(found), build)
-        splits = {split: [data.class_names.index(c) for c in names] for split, names in class_lists().items()}
+        splits = {split: [data.class_names.index(c) for c in names] for split, names in lists.items()}
         protocol: dict[str, Any] = {"rotations": "none", "split": "ravi", "resize": "bilinear", "fit": self.fit}
-        if missing := IMAGES * len(found) - len(data.images):
+        if missing := IMAGES * len(data.class_names) - len(data.images):
             protocol["unreadable"] = missing
         return ImageSet(
             name=NAME,
@@ -78,10 +84,16 @@ class MiniImagenet:
 
     def verify(self) -> str:
         """Look for the files and read the prepared array again: one line about them, or an error."""
-        found = self._files()
+        found, pickled = self._found()
         entry = cache.verify(Path(self.cache_dir).expanduser(), NAME, self._key(found))
         array = f"prepared array {entry} is intact" if entry else "not prepared yet"
-        return f"{NAME}: {self._root()} has {IMAGES} files of each of {len(found)} classes; {array}"
+        have = "its pickles" if pickled else f"{IMAGES} files of each of {len(found)} classes"
+        return f"{NAME}: {self._root()} has {have}; {array}"
+
+    def _found(self) -> tuple[dict[str, list[Path]], list[Path]]:
+        """Files by class, and the pickles where it is these."""
+        pickled = mini_imagenet_pickles.find(self._root())
+        return ({"": pickled} if pickled else self._files()), pickled
 
     def _root(self) -> Path:
         if self.root is not None:
@@ -92,8 +104,8 @@ class MiniImagenet:
             if folder.is_dir():
                 return folder
         raise InputError(
-            f"'{NAME}' is not in {' or '.join(map(str, folders))}; put its class folders (nXXXXXXXX/*.jpg) or "
-            f"Ravi's CSV files with the folder images there, or set dataset.root"
+            f"'{NAME}' is not in {' or '.join(map(str, folders))}; put its class folders (nXXXXXXXX/*.jpg), "
+            f"Ravi's CSV files with the folder images, or its pickles there, or set dataset.root"
         )
 
     def _files(self) -> dict[str, list[Path]]:
@@ -126,6 +138,19 @@ class MiniImagenet:
 def class_lists() -> dict[str, list[str]]:
     """Split -> names of its classes."""
     return json.loads((files("fewshot.datasets") / "splits" / f"{NAME}.json").read_text())
+
+
+def _from_pickles(write: cache.Write, paths: Sequence[Path], pictures: Pictures) -> cache.Classes:
+    """The classes of the lists, in their order; one file is in memory at a time."""
+    names: list[str] = []
+    for path, listed in zip(paths, class_lists().values(), strict=True):
+        images, rows = mini_imagenet_pickles.read(path)
+        for name in listed:
+            if (count := len(rows.get(name, ()))) != IMAGES:
+                raise InputError(f"{path}: class {name} has {count} images, expected {IMAGES}")
+            write(pictures.read(images[rows[name]]))
+            names.append(name)
+    return cache.Classes(torch.arange(len(names) + 1) * IMAGES, names, [""] * len(names))
 
 
 def _in_class_folders(root: Path) -> Iterator[tuple[str, Path]]:
