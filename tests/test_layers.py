@@ -16,7 +16,7 @@ LAYERS = (
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("views", "folders"),
     ("sampler", "algorithms", "loggers", "run_folder", "features"),
-    ("outer_step", "embedded", "identity", "prediction"),
+    ("outer_step", "embedded", "identity", "prediction", "episode_file"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume"),
     ("own_pictures",),
     ("assemble",),  # the experiment layer from here ...

@@ -38,7 +38,8 @@ def protocols() -> dict[str, dict[str, tuple[str, dict[str, Any]]]]:
 
 def drawn(images: ImageSet, sampler: EpisodeSampler, episodes: int) -> set[str]:
     """Names of the classes behind the images of the first episodes, without their quarter turn."""
-    rows = sampler.draw(0, episodes).rows.flatten().unique()
+    episode = sampler.draw(0, episodes)
+    rows = torch.cat([episode.support.flatten(), episode.query.flatten()]).unique()
     classes = torch.searchsorted(images.offsets, rows, right=True) - 1
     return {images.class_names[c].split("@")[0] for c in classes.unique().tolist()}
 

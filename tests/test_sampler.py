@@ -423,3 +423,45 @@ def test_transforms_that_cannot_be(transforms: list[Transform], message: str) ->
         sampler(noise(5, 6), ways=3, shots=1, queries=1, transforms=transforms)
     with pytest.raises(InputError, match=message):
         MinibatchStream(noise(5, 6), "train", batch_size=2, seed=0, transforms=transforms)
+
+
+def counts_of(batch: Episode) -> Tensor:
+    """Queries of each class: [T, N]."""
+    return (batch.query_y[..., None] == torch.arange(batch.ways)).sum(1)
+
+
+def test_dirichlet_queries_are_complete_and_sorted_by_class(make_images: Make) -> None:
+    images = make_images([40] * 8)
+    batch = sampler(images, queries=6, dirichlet=2).sample(0, 200)
+    assert batch.query_y.shape == (200, 30) and (batch.query_y.diff(dim=1) >= 0).all()
+    assert len(counts_of(batch).unique()) > 10, "not uniform"
+    support, query = rows_of(batch.support_x), rows_of(batch.query_x)
+    of_query = torch.bucketize(query, images.offsets, right=True) - 1
+    assert torch.equal(of_query, batch.classes.gather(1, batch.query_y)), "a query of another class"
+    for s, q in zip(support.tolist(), query.tolist(), strict=True):
+        assert len({*s, *q}) == len(s) + len(q), "an image twice"
+
+
+def test_dirichlet_shares_have_the_moments_of_the_distribution(make_images: Make) -> None:
+    """Mean 1/N, variance (1/N)(1 - 1/N) / (alpha N + 1), and that of rounding, at most 1/12."""
+    y = sampler(make_images([130] * 6), queries=20, dirichlet=2).draw(0, 600).query_y
+    counts = (y[..., None] == torch.arange(5)).sum(1).double()
+    assert (counts.sum(1) == 100).all()
+    torch.testing.assert_close(counts.mean(0), torch.full((5,), 20.0).double(), atol=2.0, rtol=0)
+    expected = 100**2 * 0.2 * 0.8 / 11
+    torch.testing.assert_close(counts.var(0), torch.full((5,), expected).double(), atol=0.2 * expected, rtol=0)
+
+
+def test_dirichlet_episodes_do_not_depend_on_the_batch(make_images: Make) -> None:
+    drawn = sampler(make_images([40] * 8), dirichlet=2)
+    together = drawn.sample(0, 6)
+    for k in range(6):
+        for alone, all_of_them in zip(drawn.sample(k, 1), together, strict=True):
+            assert torch.equal(alone[0], all_of_them[k])
+
+
+def test_dirichlet_needs_classes_that_could_give_all_queries(make_images: Make) -> None:
+    with pytest.raises(InputError, match=r"fewer than shots\+ways\*queries=17 images .*; lower shots or queries"):
+        sampler(make_images([16] * 6), dirichlet=2)
+    with pytest.raises(InputError, match=r"concentration of 0 is below 1; the usual one is 2"):
+        sampler(make_images([40] * 6), dirichlet=0)

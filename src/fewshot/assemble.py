@@ -1,17 +1,19 @@
 """From a resolved configuration, as plain dicts, to data, algorithm, trainer and samplers. Layer 4."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from fewshot import episode_file
 from fewshot.algorithms.base import Algorithm
 from fewshot.backbones.normalized import chosen_statistics, normalized
 from fewshot.construct import construct, first_line
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.machine import Machine
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 from fewshot.loggers.base import Logger
 from fewshot.sampler import BatchStream, EpisodeSampler, stream
 from fewshot.trainer import Trainer
@@ -96,7 +98,20 @@ def episode_sampler(
     augment = make_augment(config)
     copies = {"support": augment.support.values(), "support_copies": augment.support_copies}
     changed: dict[str, Any] = {"transforms": augment.train.values()} if training else copies
+    options = config["evaluation"]
+    balance = options.get("query_balance", "uniform")
+    check_choice("evaluation.query_balance", balance, ("uniform", "dirichlet"))
+    dirichlet = options["concentration"] if balance == "dirichlet" else None
     return EpisodeSampler(
         images, split, ways=config["ways"], shots=config["shots"], queries=config["queries"],
-        seed=config["eval_seed"], within_groups=config["within_groups"], device=device, **changed,
+        seed=config["eval_seed"], within_groups=config["within_groups"], device=device, dirichlet=dirichlet,
+        **changed,
     )  # fmt: skip
+
+
+def test_sampler(config: Config, images: ImageSet, split: str, device: torch.device) -> EpisodeSampler:
+    """The sampler of the test's episodes: those of `evaluation.episodes_file`, where it is set."""
+    sampler = episode_sampler(config, images, split, device)
+    if file := config["evaluation"].get("episodes_file"):
+        episode_file.share(Path(file), sampler, images, config["evaluation"]["episodes"])
+    return sampler

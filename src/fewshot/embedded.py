@@ -34,16 +34,15 @@ class EmbeddedEpisodes:
 
     def sample(self, first: int, tasks: int) -> Episode:
         """Episodes first..first+tasks-1, as `EpisodeSampler.sample` draws them."""
-        sampler = self.sampler
-        position, rows = sampler.draw(first, tasks)[:2]  # [T, N], [T, N, K+Q]
-        rows = rows + self._shift[position][..., None]
-        labels = torch.arange(sampler.ways, device=rows.device)
+        sampler, drawn = self.sampler, self.sampler.draw(first, tasks)
+        shift = self._shift[drawn.position]  # [T, N]
+        labels = torch.arange(sampler.ways, device=shift.device)
         return Episode(
-            support_x=self.features[rows[..., : sampler.shots].flatten(1)],  # [T, N*K, D]
+            support_x=self.features[(drawn.support + shift[..., None]).flatten(1)],  # [T, N*K, D]
             support_y=labels.repeat_interleave(sampler.shots).repeat(tasks, 1),
-            query_x=self.features[rows[..., sampler.shots :].flatten(1)],  # [T, N*Q, D]
-            query_y=labels.repeat_interleave(sampler.queries).repeat(tasks, 1),
-            classes=sampler.source.classes.to(rows.device)[position],
+            query_x=self.features[drawn.query + shift.gather(1, drawn.query_y)],  # [T, N*Q, D]
+            query_y=drawn.query_y,
+            classes=sampler.source.classes.to(shift.device)[drawn.position],
         )
 
 

@@ -135,7 +135,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     tested = record.Tested(
         config=config | {"augment": augment}, names=plan.names, run_name=plan.run_name, algorithm=algorithm,
         images=images, split=split,
-        sampler=assemble.episode_sampler(config, images, split, machine.device), machine=machine,
+        sampler=assemble.test_sampler(config, images, split, machine.device), machine=machine,
         which=model.which, step=model.step, context=model.context,
     )  # fmt: skip
     outcome = record.run_test(tested)

@@ -63,7 +63,8 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     made = Prepared(
         plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
         trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),
-        val=sampler(options["val_split"]) if trainer.val_every else None, test=sampler(options["test_split"]),
+        val=sampler(options["val_split"]) if trainer.val_every else None, 
+        test=assemble.test_sampler(config, images, options["test_split"], machine.device),
     )  # fmt: skip
     probe = made.val or sampler(config["train_split"])
     evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)

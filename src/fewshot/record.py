@@ -126,7 +126,8 @@ def backbone_facts(algorithm: Algorithm, name: str, image_shape: list[int]) -> d
 def protocol_facts(tested: Tested) -> dict[str, Any]:
     config = tested.config
     return {"queries": config["queries"], "checkpoint_rule": tested.which, "within_groups": config["within_groups"],
-            "skipped_groups": tested.sampler.skipped_groups, "eval_seed": config["eval_seed"]}  # fmt: skip
+            "skipped_groups": tested.sampler.skipped_groups, "eval_seed": config["eval_seed"],
+            "query_balance": tested.sampler.query_balance, "episodes_file": tested.sampler.given_from}  # fmt: skip
 
 
 def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ def protocol(
         "inverted": None, "split_hash": images.split_hash(), "checkpoint_rule": test["checkpoint_rule"],
         "inner_steps_eval": 0, "distance": None, "within_groups": test["within_groups"],
         "skipped_groups": test["skipped_groups"], "eval_seed": test["eval_seed"],
+        "query_balance": test["query_balance"], "episodes_file": test["episodes_file"],
         "transductive": algorithm.transductive,
         "image_size": list(images.image_shape), "stored_size": list(images.images.shape[1:]),
         "crop": "centre" if images.size else None,

@@ -70,10 +70,13 @@ def pipeline(images: ImageSet, *more: Iterable[Transform]) -> list[Transform]:
 
 
 class Drawn(NamedTuple):
-    """T episodes before their images are gathered."""
+    """T episodes before their images are gathered; M queries in each, sorted by class."""
 
     position: Tensor  # [T, N] int64, of the classes within the split
-    rows: Tensor  # [T, N, K+Q] int64, of the image array
+    support: Tensor  # [T, N, K] int64 rows of the image array
+    query: Tensor  # [T, M] int64 rows of the image array
+    query_y: Tensor  # [T, M] int64 in 0..N-1
+    number: Tensor  # [T, M] int64, of a query among those of its class
     keys: Tensor  # [T, N] int64, what the transforms of the class's images draw from
 
 
@@ -83,6 +86,10 @@ class EpisodeSampler:
     transforms: what is done to every image, after the data set's own transforms.
     support, support_copies: each support image is replaced by so many copies, changed by the transforms `support`:
     an episode then has K * support_copies support images per class.
+    queries: of each class; with `dirichlet` ways * queries in all, shared out among the classes at random: the shares
+    follow a symmetric Dirichlet distribution of this concentration, a whole number (2 in Veilleux et al. 2021,
+    arXiv:2204.11181, section 3), rounded to whole images by largest remainders. A class may then have none.
+    given: episodes that were drawn elsewhere, in the place of this sampler's own (see `episode_file`).
     within_groups: all classes of an episode come from one group (an alphabet), drawn uniformly among the
     groups with at least `ways` classes; `skipped_groups` counts the others.
     Raises InputError where the split cannot give such episodes.
@@ -97,6 +104,7 @@ class EpisodeSampler:
         shots: int,
         queries: int,
         seed: int,
+        dirichlet: int | None = None,
         within_groups: bool = False,
         transforms: Iterable[Transform] = (),
         support: Iterable[Transform] = (),
@@ -106,7 +114,10 @@ class EpisodeSampler:
         for name, value, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
             if value < least:
                 raise InputError(f"{name}={value} is below {least}; set {name} to at least {least}")
-        self.ways, self.shots, self.queries = ways, shots, queries
+        if dirichlet is not None and dirichlet < 1:
+            raise InputError(f"a Dirichlet concentration of {dirichlet} is below 1; the usual one is 2")
+        self.ways, self.shots, self.queries, self.dirichlet = ways, shots, queries, dirichlet
+        self.most = queries if dirichlet is None else ways * queries  # queries that one class may have
         self.transforms = pipeline(images, transforms)
         self.support_transforms = pipeline(images, transforms, support) if support_copies else self.transforms
         self.support_copies = support_copies
@@ -118,14 +129,17 @@ class EpisodeSampler:
                 f"ways={ways} but split '{split}' of '{images.name}' has {len(classes)} classes; "
                 + ("lower ways" if len(classes) > 1 else "it needs two at least; choose another split or more data")
             )
-        small = classes[self.source.sizes.cpu() < shots + queries].tolist()
+        small = classes[self.source.sizes.cpu() < shots + self.most].tolist()
         if small:
             named = ", ".join(images.class_names[c] for c in small[:5])
+            most = "queries" if dirichlet is None else "ways*queries"  # all of them may fall to one class
             raise InputError(
                 f"{len(small)} classes of split '{split}' of '{images.name}' have fewer than "
-                f"shots+queries={shots + queries} images ({named}{', ...' if len(small) > 5 else ''}); "
+                f"shots+{most}={shots + self.most} images ({named}{', ...' if len(small) > 5 else ''}); "
                 f"lower shots or queries"
             )
+        self.given: Drawn | None = None
+        self.given_from: str | None = None  # twelve digits of the file's hash
         self._group_classes(images, split, within_groups)
 
     def _group_classes(self, images: ImageSet, split: str, within_groups: bool) -> None:
@@ -152,6 +166,13 @@ class EpisodeSampler:
         self._first = self._count.cumsum(0) - self._count
         self._ids = classes.to(device)
 
+    @property
+    def query_balance(self) -> str:
+        """What a result says of the queries' classes."""
+        if self.given_from:
+            return "as in the file"
+        return "uniform" if self.dirichlet is None else f"dirichlet({self.dirichlet})"
+
     def draw(self, first: int, tasks: int) -> Drawn:
         """Episodes first..first+tasks-1."""
         key = random.mix(self._key, torch.arange(first, first + tasks, device=self.source.device))  # [T]
@@ -160,33 +181,52 @@ class EpisodeSampler:
         position = self._order[self._first[group][:, None] + member]  # [T, N]
         lane = torch.arange(2, 2 + self.ways, device=key.device)
         per_class = random.mix(key[:, None], lane)  # [T, N]
-        drawing = random.distinct(per_class, self.source.sizes[position], self.shots + self.queries)
-        return Drawn(position, self.source.starts[position][..., None] + drawing, per_class)
+        if self.given is not None:
+            return Drawn(*[t[first : first + tasks] for t in self.given])._replace(keys=per_class)
+        drawing = random.distinct(per_class, self.source.sizes[position], self.shots + self.most)
+        rows = self.source.starts[position][..., None] + drawing  # [T, N, K + most]
+        query_y, number = self._shared_out(key)
+        place = query_y * self.most + number  # [T, M], among the rows after the support's
+        query = rows[..., self.shots :].flatten(1).gather(1, place)
+        return Drawn(position, rows[..., : self.shots], query, query_y, number, per_class)
+
+    def _shared_out(self, key: Tensor) -> tuple[Tensor, Tensor]:
+        """The class of each query and its number within the class: [T, M] each, for the keys [T] of the episodes."""
+        total = self.ways * self.queries
+        counts = torch.full((len(key), self.ways), self.queries, device=key.device)
+        if self.dirichlet is not None:
+            share = random.dirichlet(random.mix(key, key.new_full((), -1)), self.ways, self.dirichlet)  # [T, N]
+            counts = random.rounded(share, total)
+        last = counts.cumsum(1)  # [T, N]
+        place = torch.arange(total, device=key.device)
+        query_y = (place[:, None] >= last[:, None]).sum(-1)  # [T, M]
+        return query_y, place - (last - counts).gather(1, query_y)
 
     def episodes(self, drawn: Drawn) -> Episode:
         """Gather what `draw` chose."""
-        tasks, copies = len(drawn.rows), max(self.support_copies, 1)
-        number = torch.arange(self.shots * copies + self.queries, device=drawn.rows.device)  # of an image of a class
-        support = drawn.rows[..., : self.shots].repeat_interleave(copies, -1)
-        labels = torch.arange(self.ways, device=drawn.rows.device)
+        tasks, copies = len(drawn.query), max(self.support_copies, 1)
+        support = drawn.support.repeat_interleave(copies, -1)  # [T, N, K * copies]
+        shots = support.shape[-1]
+        labels = torch.arange(self.ways, device=support.device).repeat_interleave(shots).repeat(tasks, 1)
+        number = torch.arange(shots, device=support.device).repeat(tasks, self.ways)  # of an image within its class
         return Episode(
-            support_x=self._images(support, self.support_transforms, drawn.keys, number[: support.shape[-1]]),
-            support_y=labels.repeat_interleave(support.shape[-1]).repeat(tasks, 1),
-            query_x=self._images(
-                drawn.rows[..., self.shots :], self.transforms, drawn.keys, number[support.shape[-1] :]
-            ),
-            query_y=labels.repeat_interleave(self.queries).repeat(tasks, 1),
+            support_x=self._images(support.flatten(1), self.support_transforms, drawn.keys, labels, number),
+            support_y=labels,
+            query_x=self._images(drawn.query, self.transforms, drawn.keys, drawn.query_y, shots + drawn.number),
+            query_y=drawn.query_y,
             classes=self._ids[drawn.position],
         )
 
-    def _images(self, rows: Tensor, transforms: Sequence[Transform], per_class: Tensor, number: Tensor) -> Tensor:
-        """Rows [T, N, M] of the images with these numbers [M] within their classes -> [T, N*M, C, H, W]."""
+    def _images(
+        self, rows: Tensor, transforms: Sequence[Transform], per_class: Tensor, y: Tensor, number: Tensor
+    ) -> Tensor:
+        """Rows [T, M] of images with these labels and numbers within their classes -> [T, M, C, H, W]."""
 
         def keys(transform: Transform) -> Tensor:
-            key = random.mix(per_class, per_class.new_full((), transform.lane))[..., None]
-            return random.mix(key, number) if transform.per == "image" else key.expand(rows.shape)
+            key = random.mix(per_class, per_class.new_full((), transform.lane)).gather(1, y)  # [T, M]
+            return random.mix(key, number) if transform.per == "image" else key
 
-        return self.source.gather(rows, transforms, keys).flatten(1, 2)
+        return self.source.gather(rows, transforms, keys)
 
     @property
     def fixed_images(self) -> bool:
@@ -211,7 +251,7 @@ class EpisodeStream:
     def __init__(self, sampler: EpisodeSampler, tasks: int, *, part: int = 0, parts: int = 1) -> None:
         self.sampler, self.tasks = sampler, tasks
         self._part = _share(tasks, part, parts, "algorithm.stream.tasks")
-        self._block, self._drawn = -1, Drawn(*[torch.empty(0)] * 3)
+        self._block, self._drawn = -1, Drawn(*[torch.empty(0)] * 6)
 
     def batch(self, k: int) -> Episode:
         block, within = divmod(k, BLOCK)

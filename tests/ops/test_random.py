@@ -107,3 +107,18 @@ def test_cuda_draws_the_same_numbers() -> None:
     ours = random.distinct(keys(1000), bound, 15)
     theirs = random.distinct(keys(1000).cuda(), bound.cuda(), 15)
     assert torch.equal(ours, theirs.cpu())
+
+
+def test_dirichlet_shares_sum_to_one_and_have_its_mean_and_variance() -> None:
+    shares = random.dirichlet(torch.arange(20000), 4, 3)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(20000).double())
+    torch.testing.assert_close(shares.mean(0), torch.full((4,), 0.25).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(shares.var(0), torch.full((4,), 0.25 * 0.75 / 13).double(), rtol=0.05, atol=0)
+
+
+def test_rounding_by_largest_remainders() -> None:
+    shares = torch.tensor([[0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [1.0, 0.0, 0.0]]).double()
+    assert random.rounded(shares, 4).tolist() == [[2, 1, 1], [2, 1, 1], [4, 0, 0]]
+    shares = random.dirichlet(torch.arange(500), 5, 2)
+    counts = random.rounded(shares, 75)
+    assert (counts.sum(-1) == 75).all() and (counts >= 0).all() and ((counts - 75 * shares).abs() < 1).all()

@@ -18,6 +18,9 @@ class EvaluationSchema:
     val_split: str = MISSING
     test_split: str = MISSING
     tasks: int = MISSING
+    query_balance: str = MISSING
+    concentration: int = MISSING
+    episodes_file: str | None = None
 
 
 @dataclass

@@ -20,7 +20,7 @@ WIDE = 1000  # columns, more than a table has
 USUAL: Mapping[str, Sequence[Any]] = {
     "queries_per_class": (5,), "checkpoint_rule": ("best",), "norm_statistics": ("batch",), "inner_steps_eval": (3,),
     "loss_reduction": ("mean",), "distance": ("squared_euclidean",), "rotations": ("none",), "resize": ("nearest",),
-    "split": ("script", "vinyals"), "inverted": (True,),
+    "split": ("script", "vinyals"), "inverted": (True,), "query_balance": ("uniform",),
 }  # fmt: skip
 # Facts of the data and the code, which nobody sets.
 FACTS = ("split_hash", "skipped_groups", "typefaces", "image_size", "stored_size", "normalization", "crop")

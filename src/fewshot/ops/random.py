@@ -64,3 +64,24 @@ def distinct(keys: Tensor, bound: Tensor | int, draws: int) -> Tensor:
         taken = (chosen == pick[..., None]).any(-1)
         chosen[..., i] = torch.where(taken, last, pick)
     return chosen.gather(-1, bits[..., draws:].argsort(-1))
+
+
+def dirichlet(keys: Tensor, parts: int, concentration: int) -> Tensor:
+    """Shares that sum to 1, for each key: [...] int64 -> [..., parts] float64, symmetric Dirichlet.
+
+    A share is a gamma variable over the sum of all, which is the sum of `concentration` exponential ones.
+    """
+    counters = torch.arange(parts * concentration, device=keys.device)
+    bits = _shift(mix(keys[..., None], counters), 11).to(torch.float64)
+    exponential = -((bits + 0.5) * 2.0**-53).log()  # uniform in (0, 1)
+    gamma = exponential.unflatten(-1, (parts, concentration)).sum(-1)
+    return gamma / gamma.sum(-1, keepdim=True)
+
+
+def rounded(shares: Tensor, total: int) -> Tensor:
+    """Whole numbers that sum to `total`, by largest remainders: shares [..., N] that sum to 1 -> int64 [..., N]."""
+    exact = shares * total
+    whole = exact.floor()
+    left = total - whole.sum(-1, keepdim=True)
+    rank = (exact - whole).argsort(dim=-1, descending=True, stable=True).argsort(-1)
+    return (whole + (rank < left)).long()

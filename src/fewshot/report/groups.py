@@ -158,6 +158,9 @@ def paired(a: RunRecord, b: RunRecord) -> Mean:
     facts = [(key, a.result[key], b.result[key]) for key in keys]
     facts += [(key, a.result["protocol"].get(key), b.result["protocol"].get(key)) for key in
               ("split_hash", "eval_seed", "within_groups")]  # fmt: skip
+    balance = [run.result["protocol"].get("query_balance", "uniform") for run in (a, b)]  # version 0.1 had no other
+    files = [run.result["protocol"].get("episodes_file") for run in (a, b)]
+    facts += [("query_balance", *balance), ("episodes_file", *files)]
     facts.append(("episodes", a.result["test"]["episodes"], b.result["test"]["episodes"]))
     differing = [f"{key} {x} and {y}" for key, x, y in facts if x != y]
     if differing:

@@ -1,0 +1,102 @@
+"""Test episodes in a file, so that another library can be scored on the very same ones. Layer 3.
+
+A NumPy archive (.npz), to be written by either side:
+    dataset    name of the data set       split_hash  of its classes and splits
+    classes    [E, N] int64, class ids of the data set: class c has the images offsets[c]..offsets[c+1]-1
+    support    [E, N, K] int64, rows of the image array, of class n of the episode
+    query      [E, M] int64, rows of the image array      query_y  [E, M] int64 in 0..N-1
+    offsets    [C+1] int64     class_names  [C] text      both of the whole data set; not read
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.datasets.base import ImageSet
+from fewshot.engine.durable import replace
+from fewshot.errors import InputError
+from fewshot.sampler import Drawn, EpisodeSampler
+
+ARRAYS = ("classes", "support", "query", "query_y")
+AT_A_TIME = 1000  # episodes
+
+
+def share(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -> None:
+    """Give the sampler the episodes of the file; where there is no file, write its own there first.
+
+    InputError where the file's episodes are not of this data set, this split and these sizes, or too few.
+    """
+    if not path.exists():
+        write(path, sampler, images, episodes)
+    sampler.given = read(path, sampler, images, episodes)
+    sampler.given_from = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def write(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -> None:
+    """Episodes 0..episodes-1 of the sampler."""
+    spans = [(first, min(AT_A_TIME, episodes - first)) for first in range(0, episodes, AT_A_TIME)]
+    drawn = Drawn(*[torch.cat(parts).cpu() for parts in zip(*[sampler.draw(*span) for span in spans], strict=True)])
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, dataset=images.name, split_hash=images.split_hash(), classes=sampler.source.classes[drawn.position],
+        support=drawn.support, query=drawn.query, query_y=drawn.query_y, offsets=images.offsets.cpu(),
+        class_names=np.array(images.class_names),
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, content.getvalue())
+
+
+def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -> Drawn:
+    """The first `episodes` of the file, queries sorted by class, on the sampler's device."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            said = {key: str(file[key]) for key in ("dataset", "split_hash")}
+            classes, support, query, query_y = (torch.from_numpy(file[key][:episodes]).long() for key in ARRAYS)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"evaluation.episodes_file={path} holds no episodes: {error}") from error
+    own = {"dataset": images.name, "split_hash": images.split_hash()}
+    if said != own:
+        raise InputError(f"evaluation.episodes_file={path} is of {said}, this run's data are {own}")
+    wanted = [episodes, sampler.ways, sampler.shots, sampler.ways * sampler.queries]
+    have = [len(classes), *support.shape[1:], query.shape[1]]
+    if have != wanted or query_y.shape != query.shape or classes.shape != support.shape[:2]:
+        raise InputError(
+            f"evaluation.episodes_file={path} has episodes, ways, shots, queries in all {have}, this run asks for "
+            f"{wanted}; change evaluation.episodes, ways, shots or queries, or choose another file"
+        )
+    query_y, order = (t.contiguous() for t in query_y.sort(dim=1, stable=True))
+    query = query.gather(1, order)
+    position = _positions(path, classes, sampler.source.classes)
+    _refuse_strangers(path, images, classes, support.flatten(1), query, query_y, sampler.shots)
+    place = torch.arange(query.shape[1])
+    number = place - torch.searchsorted(query_y, query_y)  # the first of its class is 0
+    drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position))
+    return Drawn(*[t.to(sampler.source.device) for t in drawn])
+
+
+def _positions(path: Path, classes: Tensor, of_split: Tensor) -> Tensor:
+    """Class ids [E, N] -> their places within the split."""
+    found = classes[..., None] == of_split  # [E, N, classes of the split]
+    if not found.any(-1).all():
+        stranger = int(classes[~found.any(-1)][0])
+        raise InputError(f"evaluation.episodes_file={path}: class {stranger} is not in the split that is tested")
+    return found.long().argmax(-1)
+
+
+def _refuse_strangers(
+    path: Path, images: ImageSet, classes: Tensor, support: Tensor, query: Tensor, query_y: Tensor, shots: int
+) -> None:
+    """InputError where an image is not of the class that the file says, or is in an episode twice."""
+    rows = torch.cat([support, query], 1)
+    said = torch.cat([classes.repeat_interleave(shots, 1), classes.gather(1, query_y)], 1)
+    truth = torch.searchsorted(images.offsets.cpu(), rows.contiguous(), right=True) - 1
+    if not torch.equal(truth, said):
+        row = int(rows[truth != said][0])
+        raise InputError(f"evaluation.episodes_file={path}: image {row} is not of the class that the file says")
+    ordered = rows.sort(1).values
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise InputError(f"evaluation.episodes_file={path}: an episode has an image twice")
