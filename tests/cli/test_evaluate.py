@@ -123,7 +123,8 @@ class Noise:
         ("evaluation.episodes=0", "evaluation.episodes=0 is below 2"),
         (
             "dataset=glyph",
-            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, omniglot; did you mean glyphs?",
+            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, mini_imagenet, omniglot; "
+            "did you mean glyphs?",
         ),
         ("algorithm=protonet", "algorithm cannot be chosen here; its keys can be set: algorithm.KEY=VALUE"),
         ("split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
