@@ -7,7 +7,8 @@
 import fewshot
 from fewshot.errors import InputError
 
-run = fewshot.train(["algorithm=protonet", "trainer.steps=60", "trainer.val_every=20", "logger=console"])
+short = ["trainer.steps=40", "trainer.val_every=20", "evaluation.episodes=100"]
+run = fewshot.train(["algorithm=protonet", "logger=console", *short])
 print(run, run.result["test"])
 
 # %% What it logged, as a list of rows; as a data frame where pandas is installed.
@@ -19,7 +20,7 @@ except InputError as error:
 
 # %% The same weights under other protocols: keys as on the command line.
 for ways, shots in ((5, 5), (10, 1)):
-    test = run.evaluate("evaluation.episodes=100", ways=ways, shots=shots)["test"]
+    test = run.evaluate(ways=ways, shots=shots)["test"]
     print(f"{ways}-way {shots}-shot: {test['accuracy']:.1f} ± {test['accuracy_ci95']:.1f} %")
 
 # %% Any run folder, by its path: this one, or one from last month.

@@ -88,11 +88,18 @@ def cifar100(surroundings: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small MAML run that the console script made, W&B included; not to be written to."""
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a small MAML run that the console script made, W&B included; not to be written to. The processes
+    of a test session share one."""
     here = tmp_path_factory.mktemp("trained")
-    done = start("train", *TINY, cwd=here)
-    assert done.code == 0, done.err
-    (here / "stdout").write_text(done.out)
-    (here / "stderr").write_text(done.err)
+    if worker_id != "master":
+        here = tmp_path_factory.getbasetemp().parent / "trained"
+        here.mkdir(exist_ok=True)
+    with (here / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (here / "stdout").exists():
+            done = start("train", *TINY, cwd=here)
+            assert done.code == 0, done.err
+            (here / "stderr").write_text(done.err)
+            (here / "stdout").write_text(done.out)  # last: the run is whole
     return only(here / "outputs" / "train")

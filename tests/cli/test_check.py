@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import call, start, succeed
+from command_line import call, succeed
 
 from fewshot.cli import check
 
@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 
 def test_default_is_in_order(tmp_path: Path) -> None:
-    done = start("check", "threads=1", "backbone.filters=8", cwd=tmp_path)
+    done = call("check", "threads=1", "backbone.filters=8", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     first = [line.split(maxsplit=1) for line in done.out.splitlines()]
     assert [word for word, _ in first[:5]] == ["machine", "packages", "allocator", "data", "gradient"]

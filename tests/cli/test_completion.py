@@ -31,7 +31,7 @@ def test_bash(tmp_path: Path) -> None:
         "seed: 0\nalgorithm: {inner_lr: 0.4}\ndataset: {size: 28}\nlogger: {}\nresume: auto\n"
     )
     expected = {
-        "fewshot ": "train evaluate report data check",
+        "fewshot ": "train evaluate predict report data check",
         "fewshot tr": "train",
         "fewshot train algorithm=": " ".join(f"algorithm={file.stem}" for file in sorted(ALGORITHMS.glob("*.yaml"))),
         "fewshot train algorithm=proton": "algorithm=protonet",

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import QUIET, episodes, only, refusal, result, start, succeed
+from command_line import QUIET, call, episodes, only, refusal, result, succeed
 from omegaconf import OmegaConf
 
 
@@ -23,7 +23,7 @@ def evaluated(tmp_path: Path, trained: Path):
 
 
 def test_nothing_set_gives_the_training_runs_number(tmp_path: Path, trained: Path) -> None:
-    done = start("evaluate", f"run={trained}", "threads=1", cwd=tmp_path)
+    done = call("evaluate", f"run={trained}", "threads=1", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     again = only(tmp_path / "outputs" / "evaluate")
     ours, theirs = result(again), result(trained)

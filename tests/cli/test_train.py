@@ -170,6 +170,7 @@ def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path, matrix_units:
     assert result(job.parent)["test"] == before
 
 
+@pytest.mark.slow  # tests/sweep/test_launch.py has its parts
 def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     small = [word for word in QUIET if not word.startswith("algorithm.")]
     done = start(
