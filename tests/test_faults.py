@@ -136,6 +136,7 @@ def assert_as_if_uninterrupted(run: Path, other: Path) -> None:
         assert_same(state(run, which), state(other, which), which)
 
 
+@pytest.mark.slow
 def test_killed_while_storing_and_while_validating(tmp_path: Path, uninterrupted: Path) -> None:
     """The second process dies in a validation; a line that a kill has torn is dropped."""
     assert struck(Moment("store", 14), tmp_path).code == -signal.SIGKILL

@@ -90,6 +90,7 @@ def test_a_preset_that_asks_for_what_the_machine_has_not(preset: Path) -> None:
     assert RunFolder(runs(preset)["protonet_glyphs_5w1s"]).config["precision"] == "fp32"
 
 
+@pytest.mark.slow
 def test_in_a_sweep_two_jobs_share_it(preset: Path) -> None:
     sweep = ("train", "-m", *START, *WORDS, "seed=0,1", "hydra/launcher=basic", "name=s")
     succeed(*sweep, cwd=preset)

@@ -258,6 +258,7 @@ def test_a_job_that_hangs_is_killed_and_tried_again(here: Path) -> None:
     assert steps(here) == {job["identity"]: [1, 2, 3, 4, 5, 6]}
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_everything_at_once(here: Path) -> None:
     """Also a job that does not listen."""
     command = [SCRIPT, "train", "-m", *WORDS, "seed=0"]
