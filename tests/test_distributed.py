@@ -217,8 +217,10 @@ def test_one_line_for_all_processes(tmp_path: Path) -> None:
 
 
 def test_what_runs_in_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
+    torchrun = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # fmt: skip
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
     assert (
         refusal("report", "outputs", cwd=tmp_path) == "'fewshot report' runs in one process; start it without torchrun"
     )

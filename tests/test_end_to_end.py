@@ -206,7 +206,8 @@ def pairs() -> list[Any]:
     quick = {(a, "mlp") for a in ALGORITHMS} | {
         (a, b) for a in ("maml", "protonet") for b in BACKBONES if b not in LARGE
     }
-    product = itertools.product(ALGORITHMS, BACKBONES)
+    product = [pair for pair in itertools.product(ALGORITHMS, BACKBONES) if pair[1] not in LARGE]
+    product += itertools.product(("maml", "protonet", "baseline"), LARGE)
     return [pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow) for pair in product]
 
 
