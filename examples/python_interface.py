@@ -7,7 +7,7 @@
 import fewshot
 from fewshot.errors import InputError
 
-short = ["trainer.steps=40", "trainer.val_every=20", "evaluation.episodes=100"]
+short = ["trainer.steps=30", "trainer.val_every=15", "evaluation.episodes=100"]
 run = fewshot.train(["algorithm=protonet", "logger=console", *short])
 print(run, run.result["test"])
 

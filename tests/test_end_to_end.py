@@ -188,7 +188,7 @@ def chosen(**choices: str) -> list[str]:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_runs(tmp_path: Path, algorithm: str) -> None:
-    succeed("train", *short(2, *chosen(algorithm=algorithm)), "backbone.filters=8", cwd=tmp_path)
+    succeed("train", *short(2, *chosen(algorithm=algorithm, backbone="mlp")), cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     assert [row["step"] for row in metrics(run)] == [1, 2]
     assert all(math.isfinite(row["train/loss"]) for row in metrics(run))

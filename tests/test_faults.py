@@ -160,6 +160,7 @@ def metrics_whole(run: Path) -> list[str]:
     return [line for line in (run / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
 
 
+@pytest.mark.slow  # quick: test_signals.py, and test_trainer.py in one process
 def test_stopped_by_signals(tmp_path: Path, uninterrupted: Path) -> None:
     """SIGTERM in training, then Ctrl-C in the test after it: one line each, 75 and 130, and the run can go on."""
     first = struck(Moment("batch", 5, signal.SIGTERM), tmp_path)

@@ -189,6 +189,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     assert sorted((run["algorithm"], run["shots"]) for run in finished) == [("baseline", 1), ("protonet", 1)]
 
 
+@pytest.mark.slow
 def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
     """Under Hydra's own launcher, too: finished jobs are skipped, a half-done one is resumed, others are new."""
     sweep = ("train", "-m", *QUIET, "hydra/launcher=basic", "seed=0,1")
