@@ -72,6 +72,7 @@ def test_a_users_network(
         assert "fewshot.ops.norm" in done.out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_checks_stays_in_one_process(tmp_path: Path) -> None:
     """A check leaves no run folder, which is where the local launcher would look for its result."""
     done = succeed("check", "-m", "threads=1", "backbone=mlp", "algorithm.inner_steps=1,2", cwd=tmp_path)

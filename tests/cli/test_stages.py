@@ -101,6 +101,7 @@ def test_in_a_sweep_two_jobs_share_it(preset: Path) -> None:
     assert succeed(*sweep, cwd=preset).out.count("finished before: ") == 2
 
 
+@pytest.mark.slow
 def test_a_job_waits_for_the_process_that_trains_it(preset: Path, caplog: pytest.LogCaptureFixture) -> None:
     succeed("train", "--config-dir", "mine", "experiment=stage/one", "logger=console", "threads=1", cwd=preset)
     (first,) = runs(preset).values()
