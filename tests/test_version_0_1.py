@@ -30,6 +30,14 @@ def test_evaluated_to_the_same_numbers(tmp_path: Path, run: Path) -> None:
     assert after["backbone"]["name"] == {"maml": "conv4", "protonet": "mlp"}[before["algorithm"]]
 
 
+def test_evaluated_under_a_protocol_that_it_did_not_have(tmp_path: Path) -> None:
+    (run,) = [run for run in RUNS if "glyphs" in run.name]
+    words = ("evaluation.query_balance=dirichlet", "queries=1", "evaluation.episodes=4", "threads=1")
+    succeed("evaluate", f"run={run}", *words, cwd=tmp_path)
+    again = result(only(tmp_path / "outputs" / "evaluate"))
+    assert (again["protocol"]["query_balance"], again["test"]["episodes"]) == ("dirichlet(2)", 4)
+
+
 def test_reported(tmp_path: Path) -> None:
     out = succeed("report", str(HERE / "version_0_1"), cwd=tmp_path).out
     for run in RUNS:

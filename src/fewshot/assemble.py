@@ -99,9 +99,8 @@ def episode_sampler(
     copies = {"support": augment.support.values(), "support_copies": augment.support_copies}
     changed: dict[str, Any] = {"transforms": augment.train.values()} if training else copies
     options = config["evaluation"]
-    balance = options.get("query_balance", "uniform")
-    check_choice("evaluation.query_balance", balance, ("uniform", "dirichlet"))
-    dirichlet = options["concentration"] if balance == "dirichlet" else None
+    check_choice("evaluation.query_balance", options["query_balance"], ("uniform", "dirichlet"))
+    dirichlet = options["concentration"] if options["query_balance"] == "dirichlet" else None
     return EpisodeSampler(
         images, split, ways=config["ways"], shots=config["shots"], queries=config["queries"],
         seed=config["eval_seed"], within_groups=config["within_groups"], device=device, dirichlet=dirichlet,
@@ -112,6 +111,6 @@ def episode_sampler(
 def test_sampler(config: Config, images: ImageSet, split: str, device: torch.device) -> EpisodeSampler:
     """The sampler of the test's episodes: those of `evaluation.episodes_file`, where it is set."""
     sampler = episode_sampler(config, images, split, device)
-    if file := config["evaluation"].get("episodes_file"):
+    if file := config["evaluation"]["episodes_file"]:
         episode_file.share(Path(file), sampler, images, config["evaluation"]["episodes"])
     return sampler
