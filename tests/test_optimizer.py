@@ -84,3 +84,9 @@ def test_without_either_there_is_one_group_in_the_order_of_the_parameters() -> N
 def test_parts_that_are_not_there(factors: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_optimizer(SGD, Net(), decay_norms=True, rate_factors=factors)
+
+
+def test_a_model_without_anything_to_train_is_refused() -> None:
+    frozen = Net().requires_grad_(False)
+    with pytest.raises(InputError, match="Net has no parameter with requires_grad=True"):
+        make_optimizer(SGD, frozen, decay_norms=True, rate_factors=None)

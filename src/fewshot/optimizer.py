@@ -23,6 +23,8 @@ def make_optimizer(
     """
     factors, norms = rate_factors or {}, set(norm.norm_parameters(module))
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not named:
+        raise InputError(f"{type(module).__name__} has no parameter with requires_grad=True: there is nothing to train")
     for part, factor in factors.items():
         if not any(_within(name, part) for name in named):
             parts = ", ".join(sorted({name.split(".")[0] for name in named}))
@@ -35,7 +37,7 @@ def make_optimizer(
         decays = decay_norms or (parameter.ndim > 1 and name not in norms)
         groups.setdefault((1.0 if held_by is None else factors[held_by], decays), []).append(parameter)
     groups = {treated: own for treated, own in groups.items() if own}
-    if list(groups) in ([], [(1.0, True)]):
+    if list(groups) == [(1.0, True)]:
         return make([*named.values()])
     spared = {"weight_decay": 0.0}
     optimizer = make([{"params": own} | ({} if decays else spared) for (_, decays), own in groups.items()])

@@ -60,6 +60,7 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     _refuse_bf16(machine, algorithm)
     sampler = partial(assemble.episode_sampler, config, images, device=machine.device)
     trainer, options = assemble.make_trainer(config), config["evaluation"]
+    trainer.optimizer_of(algorithm)
     made = Prepared(
         plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
         trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),

@@ -75,6 +75,13 @@ class Trainer:
         self.checkpoint_every, self.test_checkpoint = checkpoint_every, test_checkpoint
         self.cuda_graph, self.profile = cuda_graph, profile
 
+    def optimizer_of(self, algorithm: Algorithm) -> torch.optim.Optimizer:
+        """A new optimiser of the algorithm's trainable parameters; InputError where there are none, or the parts of
+        the model that the options name are not there."""
+        return make_optimizer(
+            self.make_optimizer, algorithm, decay_norms=self.decay_norms, rate_factors=self.rate_factors
+        )
+
     def fit(
         self, algorithm: Algorithm, stream: BatchStream, validate: Validate, *, folder: RunFolder,
         loggers: Sequence[Logger], context: Mapping[str, Any], device: torch.device,
@@ -150,9 +157,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
         self.processes = processes
-        optimizer = make_optimizer(
-            trainer.make_optimizer, algorithm, decay_norms=trainer.decay_norms, rate_factors=trainer.rate_factors
-        )
+        optimizer = trainer.optimizer_of(algorithm)
         self.outer_step = OuterStep(
             algorithm, optimizer, gradient_clip=trainer.gradient_clip,
             gradient_clip_value=trainer.gradient_clip_value, device=device, dtype=dtype, processes=processes,

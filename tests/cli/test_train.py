@@ -260,3 +260,9 @@ def test_odd_names(tmp_path: Path) -> None:
     assert run.parent.name == "größe a=b"
     succeed("evaluate", f"run={run.relative_to(here)}", "threads=1", "evaluation.episodes=3", cwd=here)
     assert only(here / "outputs" / "evaluate").parent.name == "größe a=b"
+
+
+def test_a_part_of_the_model_that_is_not_there_is_refused_before_there_is_a_folder(tmp_path: Path) -> None:
+    said = refusal("train", *QUIET, "trainer.rate_factors={attention: 10}", cwd=tmp_path)
+    assert said == "trainer.rate_factors: 'attention' is no trainable part of the model; it has backbone, head"
+    assert not list(tmp_path.glob("outputs/train/*/*"))
