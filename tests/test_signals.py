@@ -34,10 +34,12 @@ def test_the_first_signal_only_asks(signum: int, code: int) -> None:
 
 
 def test_handlers_are_put_back() -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored, and it stays so
     before = [signal.getsignal(s) for s in CAUGHT]
     with StopSignal():
         assert all(a != signal.getsignal(s) for a, s in zip(before, CAUGHT, strict=True))
     assert [signal.getsignal(s) for s in CAUGHT] == before
+    signal.signal(signal.SIGHUP, ignored)
 
 
 def test_the_launchers_handler_is_called_after_the_save_and_not_before() -> None:
@@ -141,7 +143,8 @@ def test_ctrl_c_ends_the_run_whatever_the_launcher_does(launcher: list[int]) -> 
 def test_while_there_is_nothing_to_save_a_signal_ends_the_process_at_once(signum: int, code: int, inside: str) -> None:
     """Also where an import or a library would have made another exception of it."""
     script = f"""
-import os
+import os, signal
+signal.signal({int(signum)}, signal.SIG_DFL)  # whatever started the tests may have it ignored
 from fewshot.signals import StopSignal, end_at_once_from_here
 {inside}
 try:
