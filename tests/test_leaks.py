@@ -11,8 +11,9 @@ import torch
 
 from fewshot import assemble
 from fewshot.cli.compose import compose
+from fewshot.construct import construct
 from fewshot.datasets.base import ImageSet
-from fewshot.sampler import EpisodeSampler, EpisodeStream, stream
+from fewshot.sampler import EpisodeSampler, EpisodeStream, MinibatchStream, stream
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("FEWSHOT_DATA") or ROOT.parent / "shared" / "data")
@@ -36,10 +37,13 @@ def protocols() -> dict[str, dict[str, tuple[str, dict[str, Any]]]]:
     return found
 
 
-def drawn(images: ImageSet, sampler: EpisodeSampler, episodes: int) -> set[str]:
-    """Names of the classes behind the images of the first episodes, without their quarter turn."""
-    episode = sampler.draw(0, episodes)
-    rows = torch.cat([episode.support.flatten(), episode.query.flatten()]).unique()
+def drawn(images: ImageSet, source: EpisodeSampler | MinibatchStream, episodes: int = 0) -> set[str]:
+    """Names of the classes behind the images of the first episodes, or of an epoch, without their quarter turn."""
+    if isinstance(source, MinibatchStream):
+        rows = source._rows
+    else:
+        episode = source.draw(0, episodes)
+        rows = torch.cat([episode.support.flatten(), episode.query.flatten()]).unique()
     classes = torch.searchsorted(images.offsets, rows, right=True) - 1
     return {images.class_names[c].split("@")[0] for c in classes.unique().tolist()}
 
@@ -52,11 +56,11 @@ def test_no_class_of_the_test_is_drawn_in_training(dataset: str, request: pytest
     for recipe, config in protocols()[dataset].values():
         config["dataset"] |= {"data_dir": data_dir}
         images = assemble.load_images(config)
-        algorithm = assemble.make_algorithm(config, assemble.data_context(config, images), config["seed"])
         split, seed = config["train_split"], config["seed"]
-        batches = stream(algorithm.stream, images, split, seed=seed, within_groups=False, device=CPU)
-        assert isinstance(batches, EpisodeStream), recipe
-        train = drawn(images, batches.sampler, 2000)
+        asked = construct(config["algorithm"]["stream"], "algorithm.stream")
+        batches = stream(asked, images, split, seed=seed, within_groups=False, device=CPU)
+        assert isinstance(batches, EpisodeStream | MinibatchStream)
+        train = drawn(images, batches.sampler if isinstance(batches, EpisodeStream) else batches, 2000)
         test, val = (drawn(images, assemble.episode_sampler(config, images, s, CPU), 1000) for s in ("test", "val"))
         assert len(train) in SIZES[dataset][split] and len(test) in SIZES[dataset]["test"], recipe
         assert not test & train and not test & val, recipe
