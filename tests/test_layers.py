@@ -17,7 +17,7 @@ LAYERS = (
     ("views", "folders"),
     ("sampler", "algorithms", "loggers", "run_folder", "features"),
     ("outer_step", "embedded", "identity", "prediction", "episode_file"),
-    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume"),
+    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks"),
     ("own_pictures",),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier"),

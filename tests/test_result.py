@@ -51,12 +51,13 @@ def test_protocol_says_what_moves_a_number(make_images: Callable[..., ImageSet])
         "eval_seed": 7,
         "query_balance": "uniform",
         "episodes_file": None,
+        "overlap": None,
     }
     assert result.protocol(images, Stated(), test) == {
         "norm_statistics": None, "queries_per_class": 15, "rotations": "task", "resize": None, "inverted": True,
         "split_hash": images.split_hash(), "checkpoint_rule": "best", "inner_steps_eval": 3, "distance": "cosine",
         "within_groups": False, "skipped_groups": 1, "transductive": True, "eval_seed": 7, "query_balance": "uniform",
-        "episodes_file": None,
+        "episodes_file": None, "overlap": None,
         "image_size": [1, 2, 2], "stored_size": [1, 2, 2], "crop": None, "normalization": None,
         "augmentation": None, "support_augmentation": None, "support_copies": 0,
     }  # fmt: skip

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from fewshot import assemble, checkpoint, record, resume, trained
+from fewshot import assemble, checkpoint, leaks, record, resume, trained
 from fewshot.engine.machine import Machine
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, InputError
 from fewshot.identity import evaluation_identity, identity
 from fewshot.loggers.base import Logger, RunInfo
 from fewshot.ops.random import key
@@ -67,8 +67,12 @@ def _open(made: Prepared) -> RunFolder:
     elif processes.first:
         folder = resume.open_resumed(plan.parent, made.config, plan.names)
     if folder:
-        init = RunFolder(Path(made.start.path)) if made.start else None
-        folder.keep_training_classes(trained.trained_on(made.images, made.config["train_split"], init))
+        try:
+            leaks.refuse_change(folder, made.classes, made.config, made.images)
+        except InputError:
+            folder.close()
+            raise
+        folder.keep_classes(made.classes)
     path = processes.broadcast(str(folder.path) if folder else None)
     return folder or RunFolder(Path(path))
 
@@ -103,7 +107,7 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
     tested = record.Tested(
         config=config, names=made.plan.names, run_name=made.plan.run_name, algorithm=made.algorithm,
         images=made.images, split=config["evaluation"]["test_split"], sampler=made.test, machine=made.machine,
-        which=which, step=progress.step, context=made.context,
+        which=which, step=progress.step, context=made.context, overlap=made.overlap,
     )  # fmt: skip
     untrained = partial(assemble.make_algorithm, config, made.context, config["seed"])
     outcome = record.run_test(tested, untrained=untrained, between=between)
@@ -131,12 +135,13 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     machine = machine.at(config["precision"], auto=algorithm.auto_precision)
     config["precision"] = machine.precision
     split = config["split"] or config["evaluation"]["test_split"]
+    overlap = leaks.check_evaluation(config, run, images, split)
     augment = {**config["augment"], "train": model.config["augment"]["train"]}  # another test, the same training
     tested = record.Tested(
         config=config | {"augment": augment}, names=plan.names, run_name=plan.run_name, algorithm=algorithm,
         images=images, split=split,
         sampler=assemble.test_sampler(config, images, split, machine.device), machine=machine,
-        which=model.which, step=model.step, context=model.context,
+        which=model.which, step=model.step, context=model.context, overlap=overlap,
     )  # fmt: skip
     outcome = record.run_test(tested)
     ident = evaluation_identity(config)

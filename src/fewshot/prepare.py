@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewshot import assemble, evaluation, trained
+from fewshot import assemble, evaluation, leaks, trained
 from fewshot.algorithms.base import Algorithm
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.machine import Machine
@@ -32,6 +32,8 @@ class Prepared:
     batches: BatchStream
     val: EpisodeSampler | None
     test: EpisodeSampler
+    overlap: str | None  # what the result has to say of classes with two uses
+    classes: dict[str, Any]  # what the run folder keeps of them
 
     def validate(self) -> dict[str, float]:
         assert self.val is not None
@@ -49,11 +51,13 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     """
     config = with_init_weights(plan.config)
     images = assemble.load_images(config).on(machine.device)
+    init = RunFolder(Path(config["init"])) if config["init"] else None
+    overlap = leaks.check_training(config, images, init)
     context = assemble.data_context(config, images)
     algorithm = assemble.make_algorithm(config, context, config["seed"])
     start = None
-    if config["init"]:
-        start = trained.start_from(Path(config["init"]), config["init_part"], algorithm, config, images)
+    if init is not None:
+        start = trained.start_from(init.path, config["init_part"], algorithm)
     algorithm.to(machine.device)
     machine = machine.at(_wanted_precision(plan), auto=algorithm.auto_precision)
     config["precision"] = machine.precision  # config.yaml and the identity state what computes, not `auto`
@@ -64,8 +68,9 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     made = Prepared(
         plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
         trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),
-        val=sampler(options["val_split"]) if trainer.val_every else None, 
+        val=sampler(options["val_split"]) if trainer.val_every else None,
         test=assemble.test_sampler(config, images, options["test_split"], machine.device),
+        overlap=overlap, classes=leaks.of_training(config, images, init),
     )  # fmt: skip
     probe = made.val or sampler(config["train_split"])
     evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
@@ -75,8 +80,9 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
 def refuse_leak_before(first: Plan, plan: Plan) -> None:
     """InputError where `plan` may not start from the run `first`, before that one is trained."""
     init = RunFolder(Path(first.config["init"])) if first.config["init"] else None
-    seen = trained.trained_on(assemble.load_images(first.config), first.config["train_split"], init)
-    trained.refuse_leak(f"init={plan.config['init']}", seen, plan.config, assemble.load_images(plan.config))
+    seen = leaks.trained_on(assemble.load_images(first.config), first.config["train_split"], init)
+    images = assemble.load_images(plan.config)
+    leaks.check_seen({f"trained on by init={plan.config['init']}": seen}, plan.config, images)
 
 
 def _wanted_precision(plan: Plan) -> str:

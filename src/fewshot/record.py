@@ -39,6 +39,7 @@ class Tested:
     which: str  # checkpoint: best | last | a step
     step: int  # of that checkpoint's run
     context: Mapping[str, Any]  # what constructors were told of the training data
+    overlap: str | None = None  # what is to be said of classes with two uses, see `leaks`
 
 
 class Outcome(NamedTuple):
@@ -127,7 +128,8 @@ def protocol_facts(tested: Tested) -> dict[str, Any]:
     config = tested.config
     return {"queries": config["queries"], "checkpoint_rule": tested.which, "within_groups": config["within_groups"],
             "skipped_groups": tested.sampler.skipped_groups, "eval_seed": config["eval_seed"],
-            "query_balance": tested.sampler.query_balance, "episodes_file": tested.sampler.given_from}  # fmt: skip
+            "query_balance": tested.sampler.query_balance, "episodes_file": tested.sampler.given_from,
+            "overlap": tested.overlap}  # fmt: skip
 
 
 def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:

@@ -41,6 +41,7 @@ def protocol(
         "inner_steps_eval": 0, "distance": None, "within_groups": test["within_groups"],
         "skipped_groups": test["skipped_groups"], "eval_seed": test["eval_seed"],
         "query_balance": test["query_balance"], "episodes_file": test["episodes_file"],
+        "overlap": test["overlap"],  # of the classes tested on with those trained or validated on
         "transductive": algorithm.transductive,
         "image_size": list(images.image_shape), "stored_size": list(images.images.shape[1:]),
         "crop": "centre" if images.size else None,

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -161,15 +161,16 @@ class RunFolder:
             raise InputError(f"{self.path} is not a run folder: it has no config.yaml that can be read") from error
 
     @property
-    def training_classes(self) -> list[str] | None:
-        """Names of all classes that its weights were trained on; None where the run did not keep them (version 0.1)."""
+    def classes(self) -> dict[str, Any] | None:
+        """classes.json: names of all classes that its weights were trained on (`train`) and more, see `leaks`; None
+        where the run did not keep them (version 0.1)."""
         file = self.path / "classes.json"
-        return list(json.loads(file.read_bytes())["train"]) if file.exists() else None
+        return dict(json.loads(file.read_bytes())) if file.exists() else None
 
-    def keep_training_classes(self, names: Iterable[str]) -> None:
-        """Store what `training_classes` gives back."""
+    def keep_classes(self, classes: Mapping[str, Any]) -> None:
+        """Store what `classes` gives back."""
         with reported(self.path, FewshotError):
-            replace(self.path / "classes.json", (json.dumps({"train": sorted(names)}, indent=0) + "\n").encode())
+            replace(self.path / "classes.json", (json.dumps(classes, indent=0) + "\n").encode())
 
     @property
     def tested_with(self) -> str:

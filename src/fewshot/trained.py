@@ -1,7 +1,6 @@
 """A run's weights, used again: restored as they were tested, or as the start of another run. Layer 4."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,8 @@ from fewshot.assemble import Config, make_algorithm
 from fewshot.backbones.normalized import Normalized
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
-from fewshot.identity import differing_keys
 from fewshot.pictures import Pictures
 from fewshot.run_folder import RunFolder
-
-_TURN = re.compile(r"@(0|90|180|270)$")  # a turned class is the same class: see datasets.turned
 
 
 class Trained(NamedTuple):
@@ -80,16 +76,12 @@ class Start(NamedTuple):
     part: str | None
 
 
-def start_from(path: Path, part: str | None, algorithm: Algorithm, config: Config, images: ImageSet) -> Start:
+def start_from(path: Path, part: str | None, algorithm: Algorithm) -> Start:
     """Give the algorithm the weights that a finished run was tested with; part: backbone, or None for all.
 
-    InputError where there are none, or they do not fit, or that run was trained on classes of this one's test.
+    InputError where there are none, or they do not fit.
     """
     run = RunFolder(path)
-    if (seen := run.training_classes) is None:
-        _refuse_other_data(run, config)
-    else:
-        refuse_leak(f"init={path}", seen, config, images)
     which = run.tested_with
     try:
         weights = checkpoint.load(run.checkpoints, which)[1]["model"]
@@ -109,47 +101,6 @@ def _load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
     theirs = {key.removeprefix("backbone."): w for key, w in weights.items() if key.startswith("backbone.")}
     unwrapped = {key.removeprefix("network."): w for key, w in theirs.items()}
     checkpoint.load_into(inner, unwrapped if unwrapped.keys() == inner.state_dict().keys() else theirs)
-
-
-def trained_on(images: ImageSet, split: str, init: RunFolder | None) -> set[str]:
-    """Names of the classes that a run's weights see: its own and those of the run that it starts from."""
-    before = (init.training_classes if init else None) or ()
-    return {images.class_names[c] for c in images.split(split)} | set(before)
-
-
-def refuse_leak(other: str, seen: Iterable[str], config: Config, images: ImageSet) -> None:
-    """InputError where another run, trained on the classes `seen`, saw some that this one validates or tests on."""
-    seen = _unturned(seen)
-    for key in ("val_split", "test_split"):
-        split = config["evaluation"][key]
-        names = _unturned([images.class_names[c] for c in images.split(split)])
-        if leaked := sorted(names & seen):
-            raise InputError(
-                f"{other} was trained on {len(leaked)} of the {len(names)} classes of this run's "
-                f"{key}={split}: {_some(leaked)}; choose a run that was not, or another {key}"
-            )
-
-
-def _refuse_other_data(init: RunFolder, config: Config) -> None:
-    """For a run of version 0.1, which did not keep the names of its classes: the same data set, the same split."""
-    theirs = init.config
-    if theirs["dataset"]["_target_"] != config["dataset"]["_target_"]:
-        return
-    own, other = ({key: c[key] for key in ("dataset", "train_split")} for c in (config, theirs))
-    if keys := differing_keys(own, other):
-        raise InputError(
-            f"init={init.path} was trained on other classes, which may be in this run's test ({'; '.join(keys)}); "
-            "use the same dataset and train_split"
-        )
-
-
-def _unturned(names: Iterable[str]) -> set[str]:
-    return {_TURN.sub("", name) for name in names}
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def same_shape(images: ImageSet, context: Mapping[str, Any]) -> None:

@@ -186,9 +186,8 @@ def test_init_counts_by_its_weights_not_by_its_path(
 
 def test_classes_of_this_runs_test_are_refused(tmp_path: Path, trained: Path) -> None:
     """By name, whatever the data set object; the message has numbers and names."""
-    classes = RunFolder(trained).training_classes
-    assert classes
-    names = ", ".join(sorted(classes)[:5])
+    classes = (RunFolder(trained).classes or {})["train"]
+    names = ", ".join(sorted(classes)[:3])
     (tmp_path / "copies.py").write_text(COPY)
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "copy.yaml").write_text("_target_: copies.Copy\nnames: []\nsplit: test\n")
@@ -197,8 +196,9 @@ def test_classes_of_this_runs_test_are_refused(tmp_path: Path, trained: Path) ->
         said = refusal(*words, f"dataset.split={split}", f"dataset.names=[{','.join(map(repr, sorted(classes)[:7]))}]",
                        cwd=tmp_path)  # fmt: skip
         assert said == (
-            f"init={trained} was trained on 7 of the 12 classes of this run's {split}_split={split}: {names} "
-            f"and 2 more; choose a run that was not, or another {split}_split"
+            f"7 of the 12 classes {'tested' if split == 'test' else 'validated'} on (evaluation.{split}_split={split}) "
+            f"were trained on by init={trained}: {names} and 4 more; choose other splits or another run, or "
+            "allow_overlap=true, which the result says"
         )
     assert not list(tmp_path.rglob("run.json"))
 
@@ -226,4 +226,5 @@ class Copy:
 def test_weights_remember_what_their_own_start_was_trained_on(tmp_path: Path, trained: Path) -> None:
     succeed("train", *QUIET, f"init={trained}", "train_split=train", "seed=5", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
-    assert set(RunFolder(run).training_classes or ()) >= set(RunFolder(trained).training_classes or ())
+    ours, theirs = ((RunFolder(path).classes or {})["train"] for path in (run, trained))
+    assert set(ours) >= set(theirs)

@@ -43,6 +43,7 @@ def _run_config(path: Path, chosen: Sequence[str]) -> dict[str, Any]:
         config[key] = here[key]
         if key in config["dataset"]:
             config["dataset"][key] = f"${{{key}}}"
+    config.setdefault("allow_overlap", False)  # as before there was the key
     for key in ("logger", "resume", *chosen):
         del config[key]
     return config

@@ -60,6 +60,7 @@ class RunSchema:
     train_queries: int = MISSING
     within_groups: bool = MISSING
     train_split: str = MISSING
+    allow_overlap: bool = MISSING
     normalize: Any = "dataset"
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
     seed: int = MISSING
