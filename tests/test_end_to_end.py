@@ -160,7 +160,7 @@ def short(steps: int, *words: str) -> list[str]:
 
 SMALLER = {
     "algorithm.stream.tasks": 2, "algorithm.stream.batch_size": 16, "algorithm.adapt_steps": 2,
-    "algorithm.steps": 2, "algorithm.iterations": 3,
+    "algorithm.steps": 2, "algorithm.iterations": 3, "algorithm.eval_inner_steps": 3,
     "backbone.filters": 8, "backbone.widths": "[4,5,6,7]", "backbone.depth": 10, "backbone.widen": 1,
 }  # fmt: skip
 

@@ -29,6 +29,11 @@ def cosine(*, steps: int, warmup: int, final: float) -> Schedule:
     return factor
 
 
+def linear(*, steps: int, final: float) -> Schedule:
+    """In a straight line from 1 to `final` at `steps` (Reptile)."""
+    return lambda step: 1 + (final - 1) * min(1.0, step / max(1, steps))
+
+
 def decay(*, every: int, gamma: float) -> Schedule:
     """Multiplied by `gamma` every `every` steps (ProtoNet: halved every 2000)."""
     if every < 1:

@@ -54,7 +54,7 @@ def faults(algorithm: Any) -> dict[str, str]:
 FEW_STEPS = {  # of iterations, which many steps would make long and sensitive to rounding
     "baseline": "algorithm.adapt_steps=3", "baseline_pp": "algorithm.adapt_steps=3",
     "tim": "algorithm.steps=3", "alpha_tim": "algorithm.steps=3",
-    "transductive_finetuning": "algorithm.steps=3",
+    "transductive_finetuning": "algorithm.steps=3", "reptile": "algorithm.eval_inner_steps=3",
 }  # fmt: skip
 
 

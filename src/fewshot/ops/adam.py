@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from torch.func import grad
 
@@ -13,21 +14,26 @@ class Adam:
 
     Each number is updated by itself, so tasks along a first axis are T optimisers in one; nothing is changed in
     place and nothing is read back from the device. Weights without a gradient do not move in that step.
+    square, steps: where an optimiser with beta1 = 0 goes on that has done so many steps (a float64 scalar, or an int).
     """
 
-    def __init__(self, lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+    def __init__(
+        self, lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        square: Mapping[str, Tensor] | None = None, steps: Tensor | int = 0,
+    ) -> None:  # fmt: skip
         self.lr, self.betas, self.eps = lr, betas, eps
-        self.steps = 0
-        self.mean: dict[str, Tensor | float] = {}  # of the gradients
-        self.square: dict[str, Tensor | float] = {}  # of their squares
+        self.steps = steps
+        self.mean: dict[str, Tensor] = {}  # of the gradients
+        self.square: dict[str, Tensor] = {**(square or {})}  # of their squares
 
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Weights:
         """The weights after one step; both mappings hold tensors of the same shapes by name."""
         (b1, b2), self.steps = self.betas, self.steps + 1
         moved = {}
         for name, g in gradients.items():
-            self.mean[name] = b1 * self.mean.get(name, 0.0) + (1 - b1) * g
-            self.square[name] = b2 * self.square.get(name, 0.0) + (1 - b2) * g * g
+            zero = torch.zeros_like(g)
+            self.mean[name] = b1 * self.mean.get(name, zero) + (1 - b1) * g
+            self.square[name] = b2 * self.square.get(name, zero) + (1 - b2) * g * g
             scale = (self.square[name] / (1 - b2**self.steps)) ** 0.5 + self.eps
             moved[name] = weights[name] - self.lr * (self.mean[name] / (1 - b1**self.steps)) / scale
         return {**weights, **moved}

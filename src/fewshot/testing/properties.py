@@ -173,13 +173,14 @@ def gradient(subject: Subject) -> None:
 
 def gradient_apart(subject: Subject) -> None:
     """The gradient of a batch is the mean over its tasks, or images: processes share a batch. Batch norm aside."""
-    algorithm, batch = subject.fresh(), subject.batch()
-    algorithm.training = True  # of its parts only this: no dropout, and batch norm as it is at test
+    batch = subject.batch()
     size = len(batch.targets) // 2 if isinstance(batch, Minibatch) else 1
     parts = [type(batch)(*piece) for piece in zip(*[t.split(size) for t in batch], strict=True)]
-    learned = [p for p in algorithm.parameters() if p.requires_grad]
 
     def of(batch: Batch) -> Tensor:
+        algorithm = subject.fresh()  # each process starts from the same state
+        algorithm.training = True  # of its parts only this: no dropout, and batch norm as it is at test
+        learned = [p for p in algorithm.parameters() if p.requires_grad]
         found = torch.autograd.grad(subject.step(algorithm, batch).loss, learned, allow_unused=True)
         return torch.cat([(p * 0 if g is None else g).flatten() for p, g in zip(learned, found, strict=True)])
 
