@@ -11,7 +11,8 @@ from PIL import Image
 
 from fewshot.datasets import mini_imagenet, mini_imagenet_pickles
 from fewshot.datasets.base import ImageSet
-from fewshot.datasets.mini_imagenet import MiniImagenet, class_lists
+from fewshot.datasets.class_lists import class_lists
+from fewshot.datasets.mini_imagenet import MiniImagenet
 from fewshot.errors import InputError
 
 TOY = {"train": ["n01", "n02"], "val": ["n03"], "test": ["n04"]}
@@ -22,7 +23,8 @@ NAMES = [name for names in TOY.values() for name in names]
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four classes of three images."""
     monkeypatch.setattr(mini_imagenet, "IMAGES", 3)
-    monkeypatch.setattr(mini_imagenet, "class_lists", lambda: TOY)
+    chosen = {name: [10, 2, 7] for name in NAMES}
+    monkeypatch.setattr(mini_imagenet, "class_lists", {"mini_imagenet": TOY, "mini_imagenet_files": chosen}.get)
 
 
 def picture(path: Path, value: int) -> None:
@@ -41,6 +43,15 @@ def class_folders(root: Path, *, below: bool = False) -> None:
             part = ("train" if i < 2 else "val") if below else ""
             picture(root / part / name / f"{name}_{i}.png", value(c, i))
     picture(root / "n99" / "other.png", 1)  # a class of ImageNet's that is not in the lists
+
+
+def imagenet(root: Path) -> None:
+    """ImageNet's own folders: more images than Ravi chose, and those of its validation beside them."""
+    for c, name in enumerate([*NAMES, "n98"]):
+        for i, number in enumerate((10, 2, 7)):
+            picture(root / "train" / name / f"{name}_{number}.JPEG", value(c, i))
+        picture(root / "train" / name / f"{name}_3.JPEG", 255)
+        picture(root / "val" / name / "ILSVRC2012_val_00000001.JPEG", 255)
 
 
 def csv_files(root: Path) -> None:
@@ -75,13 +86,15 @@ def load(folder: Path, **options: object) -> ImageSet:
     return MiniImagenet(data_dir=str(folder), cache_dir=str(folder / "cache"), **options).load()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("form", ["class folders", "class folders below", "csv", "pickles 0", "pickles 1"])
+@pytest.mark.parametrize("form", ["class folders", "class folders below", "ImageNet", "csv", "pickles 0", "pickles 1"])
 def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
     root = tmp_path / "mini_imagenet"
     if form.startswith("pickles"):
         pickled(root, int(form[-1]))
     elif form == "csv":
         csv_files(root)
+    elif form == "ImageNet":
+        imagenet(root)
     else:
         class_folders(root, below=form.endswith("below"))
     images = load(tmp_path)
@@ -113,7 +126,7 @@ def test_verify_says_what_is_there(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'mini_imagenet' is not in .*mini-imagenet; put its class folders"):
+    with pytest.raises(InputError, match=r"'mini_imagenet' is not in .* as mini_imagenet, .*; put its class folders"):
         load(tmp_path)
     class_folders(tmp_path / "mini_imagenet")
     (tmp_path / "mini_imagenet" / "n03" / "n03_1.png").unlink()
@@ -122,7 +135,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "mini_imagenet" / "train.csv").write_text("name,label\na,b\n")
     with pytest.raises(InputError, match=re.escape("train.csv cannot be read: it has no column 'filename'; expected")):
         load(tmp_path)
-    with pytest.raises(InputError, match=r"dataset\.size=0 of 'mini_imagenet' is below 1"):
+    with pytest.raises(InputError, match=r"dataset\.size=0, stored_size=None of 'mini_imagenet'"):
         load(tmp_path, size=0)
 
 
@@ -148,8 +161,18 @@ def test_pickles_that_are_not_the_data_set(tmp_path: Path) -> None:
 
 def test_the_published_lists() -> None:
     """64, 16 and 20 different classes."""
-    lists = class_lists()
+    lists, chosen = class_lists("mini_imagenet"), class_lists("mini_imagenet_files")
     assert {split: len(names) for split, names in lists.items()} == {"train": 64, "val": 16, "test": 20}
     names = [name for listed in lists.values() for name in listed]
     assert len(set(names)) == 100
     assert all(re.fullmatch(r"n\d{8}", name) for name in names)
+    assert names == list(chosen)
+    assert {len(set(numbers)) for numbers in chosen.values()} == {600}
+
+
+def test_larger_pictures_can_be_kept_for_crops(tmp_path: Path) -> None:
+    class_folders(tmp_path / "mini_imagenet")
+    images = load(tmp_path, stored_size=5)
+    assert (images.images.shape, images.image_shape) == ((12, 3, 5, 5), (3, 4, 4))
+    with pytest.raises(InputError, match=r"dataset\.size=6, stored_size=5 of 'mini_imagenet'"):
+        load(tmp_path, size=6, stored_size=5)

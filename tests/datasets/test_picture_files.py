@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from fewshot.datasets import cache, picture_files
 from fewshot.datasets.picture_files import write_pictures
 from fewshot.errors import InputError
-from fewshot.pictures import Pictures
+from fewshot.pictures import Box, Pictures
 from fewshot.signals import Stopped, StopSignal
 
 SMALL = Pictures(image_shape=(3, 2, 2), side=2)
@@ -102,11 +101,11 @@ def build_and_hang(folder: Path, files: dict[str, list[Path]]) -> None:
     """A process whose threads hang in the middle of a set."""
 
     class Slow(Pictures):
-        def _batch(self, paths: Sequence[Path]) -> list[np.ndarray | str]:
-            if files["c"][-1] in paths:
+        def _file_or_reason(self, path: Path, box: Box | None) -> np.ndarray | str:
+            if path == files["c"][-1]:
                 (folder / "decoding").touch()
                 time.sleep(120)
-            return super()._batch(paths)
+            return super()._file_or_reason(path, box)
 
     def build(write: cache.Write) -> cache.Classes:
         offsets = write_pictures(write, files, Slow(image_shape=(3, 2, 2), side=2))

@@ -6,10 +6,8 @@ from either can be used: the images are verified by CONTENT, which does not depe
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ import torch
 from fewshot.datasets import archive, cache
 from fewshot.datasets.archive import Published
 from fewshot.datasets.base import ImageSet
+from fewshot.datasets.class_lists import class_lists
 from fewshot.datasets.pickles import read_arrays
 from fewshot.errors import InputError
 
@@ -106,11 +105,6 @@ class Cifar100:
 
     def _folders(self) -> list[Path]:
         return [Path(self.data_dir).expanduser() / folder for folder in FOLDERS]
-
-
-def class_lists(name: str) -> dict[str, list[str]]:
-    """The lists of class names in `splits/<name>.json`."""
-    return json.loads((files("fewshot.datasets") / "splits" / f"{name}.json").read_text())
 
 
 def by_class(records: Records, path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -30,11 +30,12 @@ def find(root: Path) -> list[Path]:
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A file's images [M, 84, 84, 3] uint8 and the rows of each class; it is read whole, and needs twice its size.
+    """A file's images [M, 84, 84, 3] uint8 and the rows of each class; it is read whole.
 
     InputError where it is damaged, or has other things in it.
     """
-    content = read_arrays(path.read_bytes(), str(path))
+    with path.open("rb") as file:
+        content = read_arrays(file, str(path))
     try:
         data = {_text(key): value for key, value in content.items()}
         if "class_dict" in data:

@@ -6,7 +6,7 @@ are put together from such records, and any other name is refused before it is l
 
 import io
 import pickle
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -69,13 +69,15 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
 
 
-def read_arrays(data: bytes, where: str) -> Any:
+def read_arrays(data: bytes | BinaryIO, where: str) -> Any:
     """Dictionaries, lists, numbers, texts and NumPy arrays of a pickle; bytes that Python 2 wrote stay bytes.
+
+    data: its content, or an open file: of a large one, the content is then not in memory beside the arrays.
 
     InputError, naming `where`, for one that is damaged or holds anything else.
     """
     try:
-        return _arrays(_Reader(io.BytesIO(data), encoding="bytes").load())
+        return _arrays(_Reader(io.BytesIO(data) if isinstance(data, bytes) else data, encoding="bytes").load())
     except Exception as error:  # a damaged pickle raises what its bytes happen to mean
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where} is not a pickle of arrays alone, or is damaged: {reason}") from error

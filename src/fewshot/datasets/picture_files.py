@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot.datasets.cache import Write
 from fewshot.errors import InputError
-from fewshot.pictures import Pictures
+from fewshot.pictures import Box, Pictures
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,13 @@ UNREADABLE = ("error", "skip")
 
 
 def write_pictures(
-    write: Write, files: Mapping[str, Sequence[Path]], pictures: Pictures, *, unreadable: str = "error"
-) -> Tensor:
+    write: Write, files: Mapping[str, Sequence[Path]], pictures: Pictures, *, unreadable: str = "error",
+    boxes: Mapping[Path, Box] | None = None,
+) -> Tensor:  # fmt: skip
     """Decode the files of each class, in their order, and write them: offsets [classes + 1] int64 of the classes.
 
     Memory is needed for CHUNK and the few files that are being decoded, whatever the number of files.
+    boxes: the part of a file's picture that is used; None: all of each.
     unreadable: error (after all files have been tried, InputError that names them) | skip (they are left out; a
     warning says how many). A class of which nothing can be read is an InputError with either.
     """
@@ -35,7 +37,7 @@ def write_pictures(
     refused: list[str] = []
     offsets = [0]
     rows: list[np.ndarray] = []
-    with contextlib.closing(pictures.each([path for paths in files.values() for path in paths])) as images:
+    with contextlib.closing(pictures.each([path for paths in files.values() for path in paths], boxes)) as images:
         for paths in files.values():
             readable = 0
             for image in itertools.islice(images, len(paths)):
