@@ -61,8 +61,10 @@ def make_blobs() -> Callable[..., ImageSet]:
 
 @pytest.fixture(autouse=True, scope="session")
 def surroundings(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Prepared data is kept between test sessions; no key and no settings of the user's W&B are found."""
+    """Prepared data is kept between test sessions; no key and no settings of the user's W&B are found, and the key that
+    signs runs is the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(pytestconfig.cache.mkdir("state")))  # type: ignore[union-attr]
         if "FEWSHOT_CACHE" not in os.environ:
             patch.setenv("FEWSHOT_CACHE", str(pytestconfig.cache.mkdir("fewshot")))  # type: ignore[union-attr]
         for name in [name for name in os.environ if name.startswith("WANDB_")]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_data import RESULT
 
 from fewshot.errors import InputError
 from fewshot.identity import differing_keys, evaluation_identity, identity, with_init_weights
@@ -17,7 +18,7 @@ def finished(path: Path, weights: str, step: str = "7") -> Path:
     (path / "checkpoints" / "best").write_text(f"{step}\n")
     manifest = {"files": {"state.safetensors": {"sha256": weights}, "state.json": {"sha256": str(path)}}}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    (path / "result.json").write_text(json.dumps({"protocol": {"checkpoint_rule": "best"}}))
+    (path / "result.json").write_text(json.dumps(RESULT))
     return path
 
 

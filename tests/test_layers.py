@@ -8,10 +8,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "fewshot"
 LAYERS = (
-    ("errors",),  # design.md's layer 0 from here ...
+    ("errors", "printable", "schema", "signature"),  # design.md's layer 0 from here ...
     ("episode", "metrics", "schedules", "signals", "ops"),
     ("engine",),  # ... to here
-    ("transforms", "decoding"),
+    ("transforms", "decoding", "records"),
     ("pictures",),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("views", "folders"),

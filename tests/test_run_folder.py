@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from toy_data import RESULT
 
 from fewshot import __version__, run_folder
 from fewshot.errors import FewshotError, InputError
@@ -209,14 +210,22 @@ def test_a_full_disk_leaves_no_half_row(run: RunFolder) -> None:
 def test_the_result_makes_a_run_finished(run: RunFolder) -> None:
     with pytest.raises(FewshotError, match=r"has no result\.json: its run is not finished"):
         run.result()
-    result = {"schema": 1, "name": "ä", "test": {"loss": math.inf, "accuracy": 98.61}, "paper": None}
+    result = RESULT | {"name": "ä", "test": RESULT["test"] | {"loss": math.inf}, "paper": None}
     run.write_result(result)
     assert run.finished
-    assert run.result() == result
-    assert list(run.result()) == list(result)
-    assert (run.path / "result.json").read_text().startswith('{\n  "schema": 1,\n  "name"')
+    stored = run.result()
+    assert list(stored) == [*result, "files"]
+    assert list(stored.pop("files")) == ["config.yaml"]
+    assert stored == result
+    assert run.changed == []
+    text = (run.path / "result.json").read_text()
+    assert text.startswith('{\n  "schema": 1,\n  "name"')
+    (run.path / "result.json").write_text(text.replace("98.61", "99.61"))
+    (run.path / "config.yaml").write_text("ways: 6\n")
+    assert run.result()["test"]["accuracy"] == 99.61
+    assert run.changed == ["config.yaml", "result.json"]
     (run.path / "result.json").write_text('{"schema"')
-    with pytest.raises(FewshotError, match=r"result.json is damaged \(.*\); run it again"):
+    with pytest.raises(FewshotError, match=r"result.json is damaged: .*; remove it, and the command"):
         run.result()
 
 

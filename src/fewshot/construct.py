@@ -11,8 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewshot.errors import FewshotError, InputError
+from fewshot.printable import printable
 
 TARGET, PARTIAL = "_target_", "_partial_"
+# Classes of these do what their names say, whatever their arguments; functions and all other modules are code.
+HARMLESS = ("fewshot.algorithms", "fewshot.backbones", "fewshot.datasets", "fewshot.episode",
+            "fewshot.transforms", "torch.nn")  # fmt: skip
 
 
 def construct(node: Any, where: str, **context: Any) -> Any:
@@ -35,6 +39,34 @@ def construct(node: Any, where: str, **context: Any) -> Any:
     return functools.partial(target, **given) if partial else target(**given)
 
 
+def refuse_foreign(node: Any, where: str, source: str) -> None:
+    """InputError where something in a configuration that others wrote (that of `source`) names code to be run.
+
+    Followed are classes of fewshot and of torch.nn, at any depth; nothing else is even imported.
+    """
+    if isinstance(node, Mapping):
+        if TARGET in node and not _harmless(str(node[TARGET])):
+            raise InputError(
+                f"{source} was not made here, and its {where}.{TARGET} names code that is neither fewshot's nor "
+                f"torch.nn's: {printable(node[TARGET])}; set trust=true where you know that code and who sent the run"
+            )
+        for key, value in node.items():
+            refuse_foreign(value, f"{where}.{key}", source)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            refuse_foreign(value, f"{where}.{index}", source)
+
+
+def _harmless(path: str) -> bool:
+    if not path.startswith(tuple(f"{name}." for name in HARMLESS)):
+        return False
+    try:
+        found = located(path, "")
+    except InputError:
+        return False
+    return isinstance(found, type) and f"{found.__module__}.".startswith(tuple(f"{name}." for name in HARMLESS))
+
+
 def _check_arguments(
     parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any], where: str, *, partial: bool
 ) -> None:
@@ -51,7 +83,8 @@ def _check_arguments(
 def located(path: str, where: str) -> Any:
     """The class or function at an import path such as `torch.nn.ReLU`.
 
-    Importing runs the code of the module: what a configuration names is trusted as much as the code beside it.
+    Importing runs the code of the module: what a configuration names is trusted as much as the code beside it. One
+    that came with a run folder goes through `refuse_foreign` first.
     """
     name, *rest = path.split(".")
     try:

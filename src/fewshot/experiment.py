@@ -128,7 +128,7 @@ def _train_facts(made: Prepared) -> dict[str, Any]:
 def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     """A trained run tested again, with a folder and a result.json of its own."""
     config, run = dict(plan.config), RunFolder(Path(plan.config["run"]))
-    model = trained.restore(run, config["checkpoint"], config)
+    model = trained.restore(run, config["checkpoint"], config, trust=config["trust"])
     images = assemble.load_images(config).on(machine.device)
     trained.same_shape(images, model.context)
     algorithm = model.algorithm.to(machine.device)

@@ -14,7 +14,7 @@ from fewshot.run_folder import RunFolder
 # each with all keys below it: `name` is the run's own name, and a user's `backbone.name` is not on the list.
 OUTSIDE_IDENTITY = (
     "logger", "data_dir", "dataset.data_dir", "cache_dir", "dataset.cache_dir", "output_dir", "device", "threads",
-    "resume", "name", "trainer.cuda_graph", "trainer.profile",
+    "resume", "name", "trust", "trainer.cuda_graph", "trainer.profile",
 )  # fmt: skip
 
 

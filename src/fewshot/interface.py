@@ -34,10 +34,13 @@ IMAGENET = Pictures(image_shape=(3, 224, 224), side=256)  # what the classificat
 
 
 class Run:
-    """A training run or an evaluation, by its folder. Every method raises FewshotError with one line."""
+    """A training run or an evaluation, by its folder. Every method raises FewshotError with one line.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path, self._folder = Path(path), RunFolder(Path(path))
+    trust: follow whatever code the folder names, also where it was not trained here; see docs/security.md.
+    """
+
+    def __init__(self, path: str | Path, *, trust: bool = False) -> None:
+        self.path, self._folder, self._trust = Path(path), RunFolder(Path(path)), trust
         if not (self.path / "run.json").is_file():
             raise InputError(f"{path} is not a run folder (it has no run.json); give the folder of one run")
 
@@ -69,7 +72,7 @@ class Run:
 
     @cached_property
     def _trained(self) -> Trained:
-        return restore(self._folder)
+        return restore(self._folder, trust=self._trust)
 
     @property
     def model(self) -> Algorithm:
@@ -78,6 +81,7 @@ class Run:
 
     def evaluate(self, *overrides: str, config_dir: str | None = None, **keys: Any) -> dict[str, Any]:
         """The result of `fewshot evaluate` with these keys: run.evaluate("evaluation.episodes=100", ways=20)."""
+        keys = {"trust": self._trust, **keys}
         words = [override("run", str(self.path)), *overrides, *[override(key, value) for key, value in keys.items()]]
         offer_run(words)
         composed = compose("evaluate", words, config_dir)
@@ -106,9 +110,9 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
     return Run(folder.path)
 
 
-def load(path: str | Path) -> Run:
-    """The run in a folder. InputError where there is none."""
-    return Run(path)
+def load(path: str | Path, *, trust: bool = False) -> Run:
+    """The run in a folder. InputError where there is none. trust: as in `Run`."""
+    return Run(path, trust=trust)
 
 
 def evaluate(run: Run | str | Path, *overrides: str, config_dir: str | None = None, **keys: Any) -> dict[str, Any]:

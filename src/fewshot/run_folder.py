@@ -10,22 +10,27 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from fewshot import __version__
+from fewshot import __version__, records, schema, signature
+from fewshot.construct import refuse_foreign
 from fewshot.engine import strict_json
 from fewshot.engine.durable import replace, reported, sync
 from fewshot.errors import FewshotError, InputError
 from fewshot.metrics_file import MetricsFile
+from fewshot.printable import printable
 from fewshot.version_0_1 import of_this_version
 
 _LOG = logging.getLogger("fewshot")
+_CHECKPOINT = re.compile(r"best|last|[0-9]+")
+RECORDS = ("config.yaml", "classes.json", "metrics.jsonl", "episodes/test.npz", "episodes/shown.npz")
 
 
 class Listed(NamedTuple):
@@ -105,8 +110,8 @@ class RunFolder:
         """The runs whose folders match the pattern below `folder`, newest first."""
         found: list[tuple[str, Listed]] = []
         for file in folder.glob(f"{pattern}/run.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no run, or killed at its start
-                info, path = json.loads(file.read_bytes()), file.parent
+            with contextlib.suppress(OSError, InputError):  # no run, or killed at its start
+                info, path = records.read_json(file, schema.RUN), file.parent
                 found.append((info["created"], Listed(path, info["identity"], RunFolder(path).finished)))
         return [run for _, run in sorted(found, reverse=True)]
 
@@ -147,25 +152,51 @@ class RunFolder:
 
     @property
     def about(self) -> dict[str, Any]:
-        """run.json: the run's identity, when and with which version it began, `names` of what was chosen for it."""
-        return dict(json.loads((self.path / "run.json").read_bytes()))
+        """run.json: the run's identity, when and with which version it began, `names` of what was chosen for it.
+
+        InputError where there is none, or it is damaged; so are those below.
+        """
+        with self._there("run.json"):
+            return records.read_json(self.path / "run.json", schema.RUN)
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.yaml, which is resolved and plain. InputError where there is none, or it is damaged."""
-        import yaml  # late: 20 ms
+        """config.yaml, which is resolved and plain."""
+        return of_this_version(self.stored_config)
 
-        try:
-            return of_this_version(dict(yaml.safe_load((self.path / "config.yaml").read_bytes())))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise InputError(f"{self.path} is not a run folder: it has no config.yaml that can be read") from error
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """config.yaml in the keys of the version that wrote it."""
+        with self._there("config.yaml"):
+            return records.read_yaml(self.path / "config.yaml", schema.CONFIG)
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        """`config`, with all that a training's has."""
+        config = self.config
+        if found := schema.fault(config, schema.TRAINING, ""):
+            raise records.Damaged(self.path / "config.yaml", found)
+        return config
+
+    @property
+    def own(self) -> bool:
+        """Whether this user made the run: see `fewshot.signature`."""
+        with contextlib.suppress(OSError, InputError):
+            return signature.is_own(records.content(self.path / "config.yaml"), self.about.get("signature"))
+        return False
+
+    def refuse_foreign_code(self, config: Mapping[str, Any], groups: Iterable[str]) -> None:
+        """InputError where these groups of the run's configuration name code, and this user has not made the run."""
+        if not self.own:
+            for group in groups:
+                refuse_foreign(config.get(group), group, printable(self.path))
 
     @property
     def classes(self) -> dict[str, Any] | None:
         """classes.json: names of all classes that its weights were trained on (`train`) and more, see `leaks`; None
         where the run did not keep them (version 0.1)."""
         file = self.path / "classes.json"
-        return dict(json.loads(file.read_bytes())) if file.exists() else None
+        return records.read_json(file, schema.CLASSES, names=True) if file.exists() else None
 
     def keep_classes(self, classes: Mapping[str, Any]) -> None:
         """Store what `classes` gives back."""
@@ -175,7 +206,10 @@ class RunFolder:
     @property
     def tested_with(self) -> str:
         """best or last: the checkpoint that a finished run was tested with; of an unfinished one the last."""
-        return str(self.result()["protocol"]["checkpoint_rule"]) if self.finished else "last"
+        which = str(self.result()["protocol"].get("checkpoint_rule", "last")) if self.finished else "last"
+        if not _CHECKPOINT.fullmatch(which):
+            raise records.Damaged(self.path / "result.json", f"protocol.checkpoint_rule is {which}, no checkpoint")
+        return which
 
     def weights(self, which: str) -> str:
         """Hash of the tensors in a checkpoint (best, last or a step), wherever the folder lies.
@@ -183,30 +217,45 @@ class RunFolder:
         InputError where there is no such checkpoint.
         """
         step = which
-        with contextlib.suppress(OSError):
-            step = (self.checkpoints / which).read_text().strip()  # a pointer; a step's own name is that of a folder
+        with contextlib.suppress(OSError, InputError, UnicodeDecodeError):
+            step = records.content(self.checkpoints / which).decode("ascii").strip()  # a pointer; else a step's folder
         try:
-            manifest = (self.checkpoints / step / "manifest.json").read_bytes()
+            if not _CHECKPOINT.fullmatch(step):
+                raise FileNotFoundError(step)
+            manifest = records.content(self.checkpoints / step / "manifest.json")
         except OSError as error:
             raise InputError(f"{self.path} has no checkpoint '{which}'; choose another with checkpoint=") from error
         try:
             return str(json.loads(manifest)["files"]["state.safetensors"]["sha256"])
-        except (ValueError, LookupError, TypeError):  # damaged: whoever loads it says so
+        except (ValueError, LookupError, TypeError, RecursionError):  # damaged: whoever loads it says so
             return hashlib.sha256(manifest).hexdigest()
 
     def result(self) -> dict[str, Any]:
-        """The content of result.json. FewshotError where the run is not finished, or the file is damaged."""
+        """The content of result.json. FewshotError where the run is not finished, InputError where it is damaged."""
         try:
-            return dict(strict_json.loads((self.path / "result.json").read_bytes()))
+            return records.read_json(self.path / "result.json", schema.RESULT)
         except FileNotFoundError as error:
             raise FewshotError(f"{self.path} has no result.json: its run is not finished; resume it") from error
-        except (ValueError, TypeError) as error:
-            raise FewshotError(f"{self.path}/result.json is damaged ({error}); run it again") from error
+        except InputError as error:
+            raise InputError(f"{error}; remove it, and the command that made the run tests it again") from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Store the result, whole or not at all; with it the run is finished. Keys keep their order."""
+        """Store the result, whole or not at all; with it the run is finished. Keys keep their order.
+
+        Its last keys are the hashes of the other records, and its own: what is changed afterwards is found.
+        """
+        files = {name: found for name in RECORDS if (found := records.file_hash(self.path / name))}
         with reported(self.path, FewshotError):
-            replace(self.path / "result.json", strict_json.dumps(result, indent=2).encode())
+            text = strict_json.dumps(records.sealed({**result, "files": files}), indent=2)
+            replace(self.path / "result.json", text.encode())
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the records that are others than at the end of the run; of version 0.1 there is nothing to tell."""
+        files = self.result().get("files", {})
+        now = {name: records.file_hash(self.path / name) for name in RECORDS if name in files}
+        differing = [name for name, found in now.items() if found not in (None, files[name])]
+        return differing + (["result.json"] if records.changed(self.path / "result.json") else [])
 
     def close(self) -> None:
         """Release the lock. A process that dies releases it too."""
@@ -214,6 +263,14 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @contextlib.contextmanager
+    def _there(self, name: str) -> Iterator[None]:
+        """InputError where the record is not there."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path} is not a run folder: it has no {name}") from error
 
     @classmethod
     def _locked(cls, path: Path) -> Self:
@@ -227,10 +284,12 @@ class RunFolder:
 
     def _begin(self, config_yaml: str, identity: str, about: Mapping[str, Any]) -> None:
         """What every run holds from its start; run.json comes last: it makes this a run."""
-        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__, **about}
+        config = config_yaml.encode()
+        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__, **about,
+                "signature": signature.sign(config)}  # fmt: skip
         for folder in (self.checkpoints, self.episodes, self.figures):
             folder.mkdir(exist_ok=True)
-        replace(self.path / "config.yaml", config_yaml.encode())
+        replace(self.path / "config.yaml", config)
         replace(self.path / "run.json", (json.dumps(info, indent=2) + "\n").encode())
         sync(self.path.parent)
 

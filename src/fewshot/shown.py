@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fewshot import records
 from fewshot.algorithms.base import Algorithm
 from fewshot.engine.runtime import autocast
 from fewshot.ops.similarities import class_means
+from fewshot.printable import printable
 from fewshot.sampler import EpisodeSampler
 
 PER_CLASS = 5  # support images, and queries, that are kept of each class
@@ -31,6 +33,17 @@ class ShownEpisode:
     support_z: np.ndarray  # [N*K, D] float32
     query_z: np.ndarray  # [N*Q, D] float32
     means: np.ndarray  # [N, D] float32, class means of all support embeddings: the prototypes
+
+    def check(self) -> None:
+        """ValueError where the shapes and types are not those above."""
+        ways, rows = len(self.names), (self.support_x, self.query_x)
+        images = all(x.dtype == np.uint8 and x.ndim == 4 and len(x) % ways == 0 and x.size for x in rows)
+        width = self.means.shape[-1:]
+        embeddings = [(self.support_z, self.support_x), (self.query_z, self.query_x), (self.means, self.names)]
+        fit = all(z.dtype == np.float32 and z.shape == (len(x), *width) for z, x in embeddings)
+        labels = self.predicted.shape == (len(self.query_x),) and self.predicted.dtype == np.int64
+        if not (images and fit and labels and ways and ((self.predicted >= 0) & (self.predicted < ways)).all()):
+            raise ValueError("its arrays do not fit each other")
 
     @property
     def query_y(self) -> np.ndarray:
@@ -93,15 +106,25 @@ def save(path: Path, episodes: Sequence[ShownEpisode]) -> None:
 
 
 def load(path: Path) -> list[ShownEpisode]:
-    """What `save` stored; nothing where a run kept no episodes (it is older, or its algorithm has no embedding)."""
+    """What `save` stored; nothing where a run kept no episodes (it is older, or its algorithm has no embedding).
+
+    InputError where the file is damaged.
+    """
     return list(_load(path)) if path.exists() else []
 
 
 def _load(path: Path) -> Iterator[ShownEpisode]:
-    with np.load(path) as arrays:
-        for i in sorted({int(name.split("/")[0]) for name in arrays}):
-            values = {f.name: arrays[f"{i}/{f.name}"] for f in fields(ShownEpisode)}
-            yield ShownEpisode(**values | {"episode": int(values["episode"]), "accuracy": float(values["accuracy"])})
+    arrays = records.read_arrays(path)
+    for i in sorted({name.split("/")[0] for name in arrays}):
+        values = {f.name: arrays[name] for f in fields(ShownEpisode) if (name := f"{i}/{f.name}") in arrays}
+        try:
+            numbers = {"episode": int(values["episode"]), "accuracy": float(values["accuracy"])}
+            names = np.array([printable(name) for name in values["names"].tolist()])
+            shown = ShownEpisode(**values | numbers | {"names": names})
+            shown.check()
+        except (LookupError, TypeError, ValueError) as error:
+            raise records.Damaged(path, f"episode {i}: {records.first_line(error)}") from error
+        yield shown
 
 
 def _pictures(x: np.ndarray) -> np.ndarray:

@@ -37,14 +37,19 @@ class Trained(NamedTuple):
         )
 
 
-def restore(run: RunFolder | Path, which: str | int | None = None, config: Config | None = None) -> Trained:
+def restore(
+    run: RunFolder | Path, which: str | int | None = None, config: Config | None = None, *, trust: bool = False
+) -> Trained:
     """The model of a run folder. which: best, last or a step; None: the one that the run was tested with.
 
     config: one that differs from the run's own in what may differ at test (inner steps, statistics of norms).
-    InputError where there is no such run or checkpoint; FewshotError where the weights do not fit `config`.
+    trust: follow whatever a run names that was not made here. InputError where there is no such run or checkpoint, or
+    it names code and is not trusted; FewshotError where the weights do not fit `config`.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
-    own = run.config
+    own = run.training_config
+    if not trust:
+        run.refuse_foreign_code(own, ("backbone", "algorithm"))
     text, have = str(which or run.tested_with), checkpoint.steps(run.checkpoints)
     if text not in ("best", "last", *map(str, have)):
         raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")
@@ -57,7 +62,7 @@ def restore(run: RunFolder | Path, which: str | int | None = None, config: Confi
 def stored_names(run: RunFolder) -> dict[str, str]:
     """What was chosen for a run, by group; version 0.1 told the algorithm's name alone, and only at the end."""
     names = run.about.get("names") or ({"algorithm": run.result()["algorithm"]} if run.finished else {})
-    return chosen_names(run.config, names)
+    return chosen_names(run.training_config, names)
 
 
 def chosen_names(config: Config, choices: Mapping[str, str | None]) -> dict[str, str]:

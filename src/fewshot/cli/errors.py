@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from fewshot.engine import processes
 from fewshot.errors import FewshotError
+from fewshot.printable import printable
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
@@ -22,7 +23,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
             return code
         if debug:
             traceback.print_exc()
-        said = " ".join(str(error).split()) or "stopped"
+        said = printable(" ".join(str(error).split())) or "stopped"
         print(said if stopped else f"error: {said}", file=sys.stderr)
         return code
     except BrokenPipeError:  # nobody reads our output any more (`| head`)

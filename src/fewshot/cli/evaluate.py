@@ -1,5 +1,6 @@
 """`fewshot evaluate run=FOLDER`: a trained checkpoint under any protocol. Layer 6."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,29 +25,41 @@ def offer_run(words: Sequence[str], *, needed: bool = True) -> None:
     """Let Hydra find the configuration of the run that the words name, as the base of the evaluation's."""
     from hydra.core.config_store import ConfigStore
 
-    runs = [word.split("=", 1)[1].strip("'\"") for word in words if word.startswith("run=")]
-    if needed and not runs:
+    said = {key: value.strip("'\"") for key, sign, value in (word.partition("=") for word in words) if sign}
+    if needed and "run" not in said:
         raise InputError("evaluate needs the folder of a training run: fewshot evaluate run=outputs/train/NAME/ID")
-    chosen = [group for group in ("dataset", "augment") if any(word.startswith(f"{group}=") for word in words)]
-    ConfigStore.instance().store(name="run_config", node=_run_config(Path(runs[-1]), chosen) if runs else {})
+    chosen = [group for group in ("dataset", "augment") if group in said]
+    trust = said.get("trust", "").lower() == "true"
+    node = _run_config(Path(said["run"]), chosen, trust=trust) if "run" in said else {}
+    ConfigStore.instance().store(name="run_config", node=node)
 
 
-def _run_config(path: Path, chosen: Sequence[str]) -> dict[str, Any]:
+def _run_config(path: Path, chosen: Sequence[str], *, trust: bool) -> dict[str, Any]:
     """The run's configuration, with this machine's paths; without the groups that are chosen anew."""
     from omegaconf import OmegaConf
 
-    if not (path / "config.yaml").is_file():
+    if not (path / "config.yaml").exists():
         raise InputError(f"run={path} is not the folder of a training run: it has no config.yaml")
-    config = RunFolder(path).config
+    run = RunFolder(path)
+    config = {key: value for key, value in run.training_config.items() if key not in ("logger", "resume", *chosen)}
+    if not trust:
+        run.refuse_foreign_code(config, ("dataset", "augment", "backbone", "algorithm"))
+    config = _as_text(config)
     here: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
     for key in ("data_dir", "cache_dir"):
         config[key] = here[key]
-        if key in config["dataset"]:
+        if key in config.get("dataset", {}):
             config["dataset"][key] = f"${{{key}}}"
-    config.setdefault("allow_overlap", False)  # as before there was the key
-    for key in ("logger", "resume", *chosen):
-        del config[key]
     return config
+
+
+def _as_text(value: Any) -> Any:
+    """Plain data in which OmegaConf finds nothing to fill in: what a run has stored is resolved."""
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def job(cfg: DictConfig) -> int:

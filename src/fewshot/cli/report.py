@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--html", type=Path, metavar="FILE", help="tables and pictures in one file")
     args = parser.parse_args(argv)
     report = page.Report(args.paths)
-    if not report.runs and not report.jobs:
+    if not report.runs and not report.jobs and not report.left_out:
         raise InputError(f"no runs below {', '.join(map(str, args.paths))}; fewshot train makes one")
     pair = _pair(report, insist=args.paired)
     _print(report, pair)
@@ -67,6 +67,8 @@ def _print(report: "Report", pair: str | None) -> None:
         if job.failed and job.last_lines and job.last_lines[-1] not in (job.reason or ""):
             print(f"job {job.number} ends with (all of it in {job.log}):")
             print("\n".join(f"  {line}" for line in job.last_lines[-3:]))
+    for line in report.warnings():
+        print(line)
     print(report.summary())
     if pair:
         print(pair)

@@ -15,7 +15,11 @@ def dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
 
 def loads(text: str | bytes) -> Any:
     """What `dumps` was given. ValueError where the text is no JSON."""
-    return _restored(json.loads(text))
+    return _restored(json.loads(text, parse_constant=_refuse))
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _storable(value: Any) -> Any:

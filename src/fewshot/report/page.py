@@ -11,13 +11,14 @@ from typing import Any
 from fewshot import __version__
 from fewshot.errors import InputError
 from fewshot.metrics import Mean
+from fewshot.printable import printable
 from fewshot.report import figures, tables
 from fewshot.report.differences import same_and_differing
 from fewshot.report.episodes import draw_embedding, draw_shown
 from fewshot.report.groups import Group, grouped, labels, paired
-from fewshot.report.runs import RunRecord, find_runs
+from fewshot.report.runs import RunRecord, read_runs
 from fewshot.report.style import svg
-from fewshot.report.sweeps import MissingJob, SweepFolder, find_sweeps
+from fewshot.report.sweeps import MissingJob, find_sweeps
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Report:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self.runs = [RunRecord(folder) for folder in find_runs(paths)]
-        self.sweeps: list[SweepFolder] = find_sweeps(paths)
+        self.runs, damaged = read_runs(paths)
+        self.sweeps, damaged_sweeps = find_sweeps(paths)
+        self.left_out = [*damaged, *damaged_sweeps]  # a line for each record that cannot be read
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -72,6 +74,12 @@ class Report:
             parts.append(f"sweep {sweep.path.name} of {sweep.jobs} jobs: {what}")
         return "; ".join(parts)
 
+    def warnings(self) -> list[str]:
+        """A line for each record that is left out, and for each run whose records were changed after its end."""
+        runs = [(printable(run.path), ", ".join(names)) for run in self.runs if (names := run.changed)]
+        changed = [f"{path}: {names} changed since the end of the run, whose numbers they were" for path, names in runs]
+        return [f"left out: {line}" for line in self.left_out] + changed
+
     def pair(self) -> tuple[RunRecord, RunRecord, Mean]:
         """Of exactly two finished runs: the first, the second, and first minus second. InputError otherwise."""
         if len(self.finished) != 2:
@@ -97,6 +105,7 @@ def markdown(report: Report, pair: str | None) -> str:
     parts = [("Results", tables.results(*these)), ("Paper and ours", tables.papers(*these)),
              ("Cost", tables.cost(*these)), ("Not finished", report.unfinished)]  # fmt: skip
     text = f"# Runs of {', '.join(map(str, report.paths))}\n\n{report.summary()}.\n"
+    text += "".join(f"\n{line}.\n" for line in report.warnings())
     if pair:
         text += f"\n{pair}.\n"
     return text + "".join(f"\n## {title}\n\n{tables.markdown(table)}" for title, table in parts if table.rows)
@@ -113,7 +122,7 @@ def html(report: Report, pair: str | None) -> str:
     groups, names = report.groups, report.names
     return template.render(
         title=f"Runs of {', '.join(str(path) for path in report.paths)}",
-        summary=report.summary(), repeats=report.repeats, pair=pair, version=__version__,
+        summary=report.summary(), warnings=report.warnings(), repeats=report.repeats, pair=pair, version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M %Z"), commands=[" ".join(sweep.command) for sweep in report.sweeps],
         results=tables.results(groups, names), each_run=tables.each_run(report.runs),
         against=list(_against(groups, names)), curves=list(_curves(groups, names)),

@@ -1,18 +1,18 @@
 """Run folders, read. Layer 5."""
 
+import contextlib
 import csv
-import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from fewshot import shown
-from fewshot.errors import InputError
+from fewshot import records, shown
+from fewshot.errors import FewshotError, InputError
 from fewshot.identity import computing
+from fewshot.printable import all_printable
 from fewshot.run_folder import RunFolder
 
 COLUMNS = [
@@ -52,8 +52,7 @@ class RunRecord:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """config.yaml, which is resolved and plain; empty where a kill came before it."""
-        file = self.path / "config.yaml"
-        return yaml.safe_load(file.read_bytes()) or {} if file.exists() else {}
+        return all_printable(self._folder.stored_config) if (self.path / "config.yaml").exists() else {}
 
     @cached_property
     def result(self) -> Mapping[str, Any]:
@@ -71,13 +70,33 @@ class RunRecord:
         file = self.path / "episodes" / "test.npz"
         if not file.exists():
             return {}
-        with np.load(file) as arrays:
-            return dict(arrays)
+        arrays = records.read_arrays(file)
+        episodes = self.result["test"]["episodes"]
+        wanted = {"classes": (episodes, None), "accuracy": (episodes,), "step_accuracy": (episodes, None)}
+        for name, shape in wanted.items():
+            have = arrays[name].shape if name in arrays else None
+            if have is None or len(have) != len(shape) or have[0] != episodes:
+                said = "missing" if have is None else f"of shape {list(have)}"
+                raise records.Damaged(file, f"{name} is {said}, expected {len(shape)} axes, the first of {episodes}")
+            if name != "classes" and not (arrays[name].dtype.kind == "f" and np.isfinite(arrays[name]).all()):
+                raise records.Damaged(file, f"{name} holds other values than finite numbers")
+        return arrays
 
     @cached_property
     def shown(self) -> list[shown.ShownEpisode]:
         """The episodes kept for pictures."""
         return shown.load(self.path / "episodes" / "shown.npz")
+
+    def check(self) -> None:
+        """InputError where a record that a report needs is damaged."""
+        if self.finished:
+            _ = self.result, self.episodes
+        _ = self.config, self.metrics, self._folder.about
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the records that were changed after the run's end."""
+        return self._folder.changed if self.finished else []
 
     @property
     def kind(self) -> str:
@@ -128,11 +147,23 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def read_runs(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The runs at or below the paths, and what is wrong with those that cannot be read."""
+    runs, faults = [], []
+    for folder in find_runs(paths):
+        try:
+            run = RunRecord(folder)
+            run.check()
+            runs.append(run)
+        except FewshotError as error:
+            faults.append(str(error))
+    return runs, faults
+
+
 def _created(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "run.json").read_bytes())["created"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+    with contextlib.suppress(OSError, InputError):
+        return str(RunFolder(folder).about["created"])
+    return ""
 
 
 def row(run: RunRecord) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The jobs of sweeps that have no result: they failed, or have not run. Layer 5."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewshot import records, schema
+from fewshot.errors import InputError
+from fewshot.printable import printable
 from fewshot.run_folder import RunFolder
 
 LAST_LINES = 12  # of a log
@@ -41,21 +43,24 @@ class SweepFolder:
     missing: tuple[MissingJob, ...]
 
 
-def find_sweeps(paths: Iterable[Path]) -> list[SweepFolder]:
-    """Every sweep at or below the paths. One whose sweep.json cannot be read is left out: its runs are found still."""
+def find_sweeps(paths: Iterable[Path]) -> tuple[list[SweepFolder], list[str]]:
+    """Every sweep at or below the paths, and what is wrong with those whose sweep.json is damaged: their runs are found
+    still."""
     files = {file.resolve(): file for path in paths for file in sorted(path.rglob("sweep.json"))}
-    return list(_read(files.values()))
-
-
-def _read(files: Iterable[Path]) -> Iterator[SweepFolder]:
-    for file in files:
+    found, faults = [], []
+    for file in files.values():
         try:
-            stored = json.loads(file.read_bytes())
-            shared = set.intersection(*[set(job["overrides"]) for job in stored["jobs"]] or [set()])
-            jobs = [_job(file.parent, job, shared if len(stored["jobs"]) > 1 else set()) for job in stored["jobs"]]
-            yield SweepFolder(file.parent, tuple(stored.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+            found.append(_read(file))
+        except InputError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def _read(file: Path) -> SweepFolder:
+    stored = records.read_json(file, schema.SWEEP)
+    shared = set.intersection(*[set(job["overrides"]) for job in stored["jobs"]] or [set()])
+    jobs = [_job(file.parent, job, shared if len(stored["jobs"]) > 1 else set()) for job in stored["jobs"]]
+    return SweepFolder(file.parent, tuple(stored.get("command") or ()), len(jobs), tuple(j for j in jobs if j))
 
 
 def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> MissingJob | None:
@@ -63,10 +68,10 @@ def _job(sweep: Path, job: dict[str, Any], shared: set[str]) -> MissingJob | Non
 
     shared: overrides of all jobs, which do not tell this one from the others.
     """
-    folder = sweep / job["identity"] if job.get("identity") else None
+    folder = records.inside(sweep, job["identity"]) if job.get("identity") else None
     if folder and RunFolder(folder).finished:
         return None
-    log = sweep / job["log"] if job.get("log") else None
+    log = records.inside(sweep, job["log"]) if job.get("log") else None
     log = log if log is not None and log.is_file() else None
     own = tuple(word for word in job["overrides"] if word not in shared)
     return MissingJob(
@@ -83,5 +88,5 @@ def _last_lines(log: Path | None) -> tuple[str, ...]:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL))
         text = file.read().decode(errors="replace")
-    lines = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [printable(line.split("\r")[-1].rstrip()) for line in text.replace("\r\n", "\n").split("\n")]
     return tuple([line for line in lines if line][-LAST_LINES:])

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fewshot import records, schema
 from fewshot.engine.durable import replace
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
@@ -48,10 +49,9 @@ class SweepRecord:
             raise InputError(f"the sweep {folder} is running already; wait for it, or stop it") from error
         except OSError as error:
             raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
-        with suppress(
-            FileNotFoundError, ValueError, TypeError, KeyError
-        ):  # there is none, or it is damaged: the run folders are enough
-            self._remember([Job(**row) for row in json.loads((folder / "sweep.json").read_bytes())["jobs"]])
+        with suppress(FileNotFoundError, InputError, TypeError):  # there is none, or it is damaged: see the run folders
+            stored = records.read_json(folder / "sweep.json", schema.SWEEP)["jobs"]
+            self._remember([Job(**{**row, "log": f"logs/{row['number']}.log"}) for row in stored])
 
     def close(self) -> None:
         """Release the lock."""
