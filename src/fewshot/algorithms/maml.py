@@ -6,7 +6,7 @@
 L is the cross-entropy. The outer gradient runs through (1), that is through a gradient: second order.
 `first_order` treats the inner gradient as a constant (section 5.2). Relatives by option:
     Meta-SGD  inner_rate: per_parameter   alpha is learned, one per weight       (arXiv:1707.09835)
-    MAML++    inner_rate: per_layer_step  alpha is learned per layer and step    (arXiv:1810.09502)
+    LSLR      inner_rate: per_layer_step  alpha is learned per layer and step    (arXiv:1810.09502; see maml_pp.py)
     ANIL      adapt: head                 only the head moves in (1)             (arXiv:1909.09157)
     BOIL      adapt: body                 only the backbone moves in (1)         (arXiv:2008.08882)
 
@@ -20,6 +20,7 @@ does: N times the mean. Parameters that do not require gradients stay as they ar
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -130,17 +131,16 @@ class MAML(Algorithm):
     def predict(self, state: Params, query_x: Tensor) -> Tensor:
         return self.network.logits(state, query_x)
 
+    def outer_loss(self, part: Episode, seen: list[Params]) -> StepOutput:
+        """(2) for some tasks of a meta-batch; seen: see `TaskNetwork.logits_noting`."""
+        adapted = self.adapt(part.support_x, part.support_y, ways=part.ways)
+        logits = self.network.logits_noting(adapted, part.query_x, seen)
+        return StepOutput(cross_entropy(logits.flatten(0, 1), part.query_y.flatten()), logits)
+
     def forward(self, batch: Batch) -> StepOutput:
-        """(2) for a meta-batch."""
         assert isinstance(batch, Episode)
         seen: list[Params] = []
-
-        def outer_loss(part: Episode) -> StepOutput:
-            adapted = self.adapt(part.support_x, part.support_y, ways=part.ways)
-            logits = self.network.logits_noting(adapted, part.query_x, seen)
-            return StepOutput(cross_entropy(logits.flatten(0, 1), part.query_y.flatten()), logits)
-
-        out = in_chunks(outer_loss, batch, self.task_chunk, self.parameters())
+        out = in_chunks(partial(self.outer_loss, seen=seen), batch, self.task_chunk, self.parameters())
         self.network.update_running(seen)
         return out
 
