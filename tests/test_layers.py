@@ -20,7 +20,7 @@ LAYERS = (
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks"),
     ("own_pictures",),
     ("assemble",),  # the experiment layer from here ...
-    ("trained", "record", "classifier"),
+    ("trained", "record", "classifier", "changes"),
     ("plan",),
     ("prepare",),
     ("experiment",),  # ... to here

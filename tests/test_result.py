@@ -33,6 +33,11 @@ def test_no_paper_no_verdict() -> None:
     assert result.verdict(None, 98.0, 0.1) is None
 
 
+def test_another_recipe_is_not_judged() -> None:
+    changed = ["trainer.steps: 60000 -> 4"]
+    assert result.verdict(PAPER, 98.0, 0.1, changed) == {**PAPER, "verdict": "not judged", "departures": changed}
+
+
 class Stated(Algorithm):
     transductive = True
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fewshot import assemble, checkpoint, leaks, record, resume, trained
+from fewshot import assemble, changes, checkpoint, leaks, record, resume, trained
 from fewshot.engine.machine import Machine
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import evaluation_identity, identity
@@ -115,7 +115,7 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
         record.keep_episodes(folder, tested, outcome.done)
     return record.make_result(
         tested, outcome, identity=identity(config), train=_train_facts(made), val=record.val_facts(config, progress),
-        paper=config["paper"], cost=record.timing(progress, outcome.peak_memory_mb),
+        paper=config["paper"], departures=made.plan.departures, cost=record.timing(progress, outcome.peak_memory_mb),
     )  # fmt: skip
 
 
@@ -129,6 +129,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     """A trained run tested again, with a folder and a result.json of its own."""
     config, run = dict(plan.config), RunFolder(Path(plan.config["run"]))
     model = trained.restore(run, config["checkpoint"], config, trust=config["trust"])
+    changes.refuse_idle(config, model.config, model.context)
     images = assemble.load_images(config).on(machine.device)
     trained.same_shape(images, model.context)
     algorithm = model.algorithm.to(machine.device)

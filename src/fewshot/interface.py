@@ -20,6 +20,7 @@ from fewshot.cli.compose import compose, conf_dir, searching
 from fewshot.cli.evaluate import carry_out as carry_out_evaluation
 from fewshot.cli.evaluate import offer_run
 from fewshot.cli.overrides import override
+from fewshot.cli.recipe import departures
 from fewshot.cli.stages import check_init
 from fewshot.cli.train import carry_out as carry_out_training
 from fewshot.errors import InputError
@@ -104,7 +105,8 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
     with searching(config_dir), caught:
         composed = compose("config", overrides)
         check_init(composed.config)
-        folder = carry_out_training(plan_training(composed.config, composed.choices), stop)
+        changed = departures(composed.config, composed.choices)
+        folder = carry_out_training(plan_training(composed.config, composed.choices, departures=changed), stop)
     assert folder is not None  # there is one process
     draw_finished(folder)
     return Run(folder.path)

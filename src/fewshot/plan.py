@@ -1,11 +1,11 @@
 """What a run is to do, before any of its objects exists. Layer 4."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot import resume
+from fewshot import changes, resume
 from fewshot.run_folder import RunFolder
 from fewshot.trained import chosen_names, stored_names
 
@@ -16,6 +16,7 @@ class Plan:
 
     config: every key, resolved, as plain dicts and lists. names: group (dataset, backbone, algorithm) -> what was
     chosen. parent: where the run's folder is made. folder: of a run whose place is fixed. sweep: it is a sweep's job.
+    departures: what is not as in the preset that it names, whose published value then does not judge it.
     """
 
     config: dict[str, Any]
@@ -24,6 +25,7 @@ class Plan:
     parent: Path
     folder: Path | None = None
     sweep: bool = False
+    departures: Sequence[str] = ()
 
     @property
     def finished(self) -> bool:
@@ -36,21 +38,25 @@ class Plan:
 
 
 def plan_training(
-    config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None, sweep: bool = False
-) -> Plan:
+    config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None, sweep: bool = False,
+    departures: Sequence[str] = (),
+) -> Plan:  # fmt: skip
     """choices: group -> name of the YAML file. The run's name is `name`, else <algorithm>_<dataset>_<ways>w<shots>s."""
     names = chosen_names(config, choices)
     what = [names[group].replace("/", "-") for group in ("algorithm", "dataset")]
     name = str(config["name"] or "_".join([*what, f"{config['ways']}w{config['shots']}s"]))
     parent = Path(config["output_dir"]) / "train" / name
-    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, sweep=sweep)
+    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, sweep=sweep,
+                departures=departures)  # fmt: skip
 
 
 def plan_evaluation(config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None) -> Plan:
     """config: that of the run `run`, with the protocol asked for; choices: of groups that it chose anew (dataset)."""
     run = RunFolder(Path(config["run"]))
+    changes.refuse_fixed(config, run.config, choices)
     names = stored_names(run) | {group: name for group, name in choices.items() if name}
     names = {group: names[group] for group in ("dataset", "backbone", "algorithm")}
-    name = str(run.result()["name"] if run.finished else run.path.resolve().parent.name)
+    own = str(run.result()["name"] if run.finished else run.path.resolve().parent.name)
+    name = own if config["name"] == run.config["name"] else str(config["name"])
     parent = Path(config["output_dir"]) / "evaluate" / name
     return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,9 +93,10 @@ def keep_episodes(folder: RunFolder, tested: Tested, done: Evaluation) -> None:
 
 def make_result(
     tested: Tested, outcome: Outcome, *, identity: str, train: Mapping[str, Any], val: Mapping[str, Any] | None,
-    paper: Mapping[str, Any] | None, cost: Mapping[str, float], **more: Any,
+    paper: Mapping[str, Any] | None, cost: Mapping[str, float], departures: Sequence[str] = (), **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """The content of result.json, in its order. train: what it was trained on; more: what only one verb knows."""
+    """The content of result.json, in its order. train: what it was trained on; departures: from the recipe that
+    `paper` is of; more: what only one verb knows."""
     config, done, machine = tested.config, outcome.done, tested.machine
     asked = {key: config[key] for key in ("ways", "shots", "queries", "seed")}
     episodes_per_second = {"test_episodes_per_second": len(done.accuracy) / done.seconds}
@@ -107,7 +108,7 @@ def make_result(
         "baselines": outcome.baselines,
         "test": done.summary() | {"embedded_once": done.embedded_once},
         "val": val,
-        "paper": result.verdict(paper, done.mean.value, done.mean.ci95),
+        "paper": result.verdict(paper, done.mean.value, done.mean.ci95, departures),
         "protocol": result.protocol(tested.images, tested.algorithm, protocol_facts(tested), make_augment(config)),
         "timing": dict(cost) | episodes_per_second,
         "environment": result.environment(machine.device, machine.precision, machine.processes.size),

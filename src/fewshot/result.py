@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from fewshot.transforms import Augment, described
 SCHEMA = 1
 
 
-def verdict(paper: Mapping[str, Any] | None, accuracy: float, ci95: float) -> dict[str, Any] | None:
-    """Ours against the published value: reproduced where they differ by at most max(tolerance, our interval)."""
+def verdict(
+    paper: Mapping[str, Any] | None, accuracy: float, ci95: float, departures: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Ours against the published value: reproduced where they differ by at most max(tolerance, our interval).
+
+    departures: what is not as in the recipe that the value is of, which then does not judge the run.
+    """
     if paper is None:
         return None
+    if departures:
+        return {**paper, "verdict": "not judged", "departures": list(departures)}
     difference = accuracy - paper["accuracy"]
     if abs(difference) <= max(paper["tolerance"], ci95):
         word = "reproduced"

@@ -34,6 +34,10 @@ class FewshotLauncher(Launcher):
         """Jobs at a time, where that is known before the first launch."""
         return self._sweep.at_a_time
 
+    def recall(self) -> None:
+        """Show the jobs of earlier calls, too."""
+        self._sweep.recall()
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self._sweep.run(job_overrides)
 

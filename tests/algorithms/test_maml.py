@@ -678,7 +678,10 @@ def test_the_protocol_is_on_record() -> None:
         "inner_steps_eval": 3,
         "first_order": True,
         "loss_reduction": "mean",
+        "inner_rates_eval": None,
     }
+    learned = maml(small_conv4(), inner_rate="per_layer_step", inner_steps=2, eval_inner_steps=5)
+    assert learned.protocol()["inner_rates_eval"] == "step 2's from there on"
     assert not model.double_backward
     assert maml(small_conv4()).double_backward
     assert not maml(small_conv4(norm="layer")).transductive  # nothing is shared between queries

@@ -1,6 +1,7 @@
 """`fewshot evaluate`: the training run's number comes out exactly, and every other protocol can be asked for."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -181,9 +182,13 @@ def test_a_published_value_of_another_table_cell_gives_a_verdict(tmp_path: Path)
     """One training serves 5-way and 20-way; a run's own published value is of its own test alone."""
     words = ["experiment=maml/omniglot_5w1s", "algorithm=fomaml", "dataset=glyphs", "dataset.split=script",
              "algorithm.head_init=zero"]  # fmt: skip
-    succeed("train", *QUIET, *words, cwd=tmp_path)
+    done = succeed("train", *QUIET, "seed=3", *words, cwd=tmp_path)
+    assert re.search(r"%: not judged, the recipe was changed \(.* -> .*; .* and \d+ more\)", done.out)
     run = only(tmp_path / "outputs" / "train")
-    assert result(run)["paper"]["source"] == "Finn 2017, Table 1"
+    paper = result(run)["paper"]
+    assert (paper["source"], paper["verdict"]) == ("Finn 2017, Table 1", "not judged")  # a recipe that was cut short
+    assert {"trainer.steps: 60000 -> 4", "queries: 1 -> 2"} <= set(paper["departures"])
+    assert not {"seed", "logger"} & {text.split(":")[0] for text in paper["departures"]}
     assert result(run)["algorithm"] == "fomaml"
     succeed("evaluate", f"run={run}", "threads=1", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
     first = only(tmp_path / "outputs" / "evaluate")

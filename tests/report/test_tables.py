@@ -57,3 +57,10 @@ def test_every_table_names_the_networks(make_run: Make) -> None:
     for table in (tables.papers(groups, labels(groups)), tables.cost(groups, labels(groups)), tables.each_run(runs)):
         assert "network" in table.columns
         assert "network" not in table.shared
+
+
+def test_an_accuracy_on_classes_with_another_use_is_marked(make_run: Make) -> None:
+    overlap = "3 of the 3 classes tested on (evaluation.test_split=all) were trained on (train_split=all)"
+    table = results(make_run(), make_run(algorithm="protonet", protocol={"overlap": overlap}))
+    assert [row[1].endswith(" †") for row in table.rows] == [False, True]
+    assert f"† {overlap}." in table.caption

@@ -148,5 +148,8 @@ class MAML(Algorithm):
         return self.network.features(state, x)
 
     def protocol(self) -> dict[str, Any]:
+        learned = getattr(self.rates, "steps", self.eval_inner_steps)
+        reused = f"step {learned}'s from there on" if self.eval_inner_steps > learned else None
         return {"norm_statistics": self.network.norm_statistics, "inner_steps_eval": self.eval_inner_steps,
-                "first_order": self.first_order, "loss_reduction": self.loss_reduction}  # fmt: skip
+                "first_order": self.first_order, "loss_reduction": self.loss_reduction,
+                "inner_rates_eval": reused}  # fmt: skip

@@ -98,6 +98,9 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
         interval = f" ± {paper['ci95']}" if paper.get("ci95") else ""
         yield "published", escape(f"{paper['accuracy']}{interval} % ({paper['source']})")
         verdict = f": {paper['verdict']}"
+        if changed := paper.get("departures"):
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            verdict += escape(f", the recipe was changed ({'; '.join(changed[:3])}{more})")
     test = result["test"]
     task = f"{result['ways']}-way {result['shots']}-shot on {result['dataset']} {result['split']}"
     yield "task", f"{escape(task)}, {test['episodes']} episodes"

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
 from fewshot.cli.identity import choices, plain, sweep_folder
+from fewshot.cli.recipe import departures
 from fewshot.cli.stages import check_init, with_init
 from fewshot.errors import FewshotError
 
@@ -31,7 +32,8 @@ def job(cfg: DictConfig) -> int:
     config = plain(cfg)
     check_init(config)
     folder = sweep_folder("train", config)
-    plan = plan_training(config, choices(), folder=folder, sweep=folder is not None)
+    changed = departures(config, choices())
+    plan = plan_training(config, choices(), folder=folder, sweep=folder is not None, departures=changed)
     if plan.finished:
         print(f"finished before: {plan.folder}")
         return 0

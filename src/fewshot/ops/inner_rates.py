@@ -42,11 +42,11 @@ class RatePerLayerStep(nn.Module):
 
     def __init__(self, inner_lr: float, names: Iterable[str], steps: int) -> None:
         super().__init__()
+        self.steps = steps
         self.rates = nn.ParameterDict({_key(n): torch.full((steps,), inner_lr) for n in names})
 
     def forward(self, name: str, step: int) -> Tensor:
-        rates = self.rates[_key(name)]
-        return rates[min(step, len(rates) - 1)]
+        return self.rates[_key(name)][min(step, self.steps - 1)]
 
 
 def inner_rates(kind: str, inner_lr: float, parameters: Mapping[str, Tensor], steps: int) -> nn.Module:

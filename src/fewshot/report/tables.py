@@ -77,9 +77,12 @@ def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
     """
     first = groups[0].runs[0] if groups else None
     marks = ["" if first is None or g.runs[0].same_network(first) else "*" for g in groups]
+    overlaps = [g.result["protocol"].get("overlap") for g in groups]
     columns = {
         "algorithm": names,
-        "accuracy %": [accuracy(g.accuracy, g.ci95) for g in groups],
+        "accuracy %": [
+            accuracy(g.accuracy, g.ci95) + (" †" if o else "") for g, o in zip(groups, overlaps, strict=True)
+        ],
         "ways": [str(g.result["ways"]) for g in groups],
         "shots": [str(g.result["shots"]) for g in groups],
         "data": [g.tested_on for g in groups],
@@ -91,8 +94,11 @@ def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
         "untrained": [number(g.mean("baselines", "untrained", "accuracy")) for g in groups],
         "steps": [_list([run.steps for run in g.runs]) for g in groups],
     }
-    note = "* Another network than in the first row: the difference is not the algorithm's alone." if any(marks) else ""
-    return condensed(columns, always=("algorithm", "accuracy %", "published", "sd of seeds"), note=note)
+    notes = (
+        ["* Another network than in the first row: the difference is not the algorithm's alone."] if any(marks) else []
+    )
+    notes += [f"† {overlap}." for overlap in dict.fromkeys(filter(None, overlaps))]
+    return condensed(columns, always=("algorithm", "accuracy %", "published", "sd of seeds"), note="\n".join(notes))
 
 
 def published(group: Group) -> str:

@@ -68,9 +68,14 @@ class SweepRecord:
         job.overrides, job.reason = list(overrides), None
         return job
 
+    @property
+    def jobs(self) -> list[Job]:
+        """All of them, by number."""
+        return sorted(self._jobs.values(), key=lambda job: job.number)
+
     def save(self) -> None:
         """Write sweep.json, whole or not at all."""
-        jobs = [asdict(job) for job in sorted(self._jobs.values(), key=lambda job: job.number)]
+        jobs = [asdict(job) for job in self.jobs]
         text = json.dumps({"schema": SCHEMA, "command": self.command, "jobs": jobs}, indent=1)
         replace(self.folder / "sweep.json", text.encode())
 

@@ -71,18 +71,28 @@ class Sweep:
 
     def run(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         """Run what has no result yet. Raises Stopped after a signal, once every job has saved and ended."""
-        self._record = self._record or SweepRecord(self.folder, ["fewshot", self.task.verb, *self.task.argv])
+        record, view = self._shown()
         prepared = [self._prepare(list(words)) for words in job_overrides]
         for job, _ in prepared:
             if not any(job is other for other in self._jobs):
                 self._jobs.append(job)
-        if self._view is None:
-            self._view = View(self._jobs, self.folder)
-            self.task.closing.append(self._view.summary)
-        self._batch(self, self._record, self._view, {job.number: (job, cfg) for job, cfg in prepared}).run()
+        self._batch(self, record, view, {job.number: (job, cfg) for job, cfg in prepared}).run()
         jobs = [job for job, _ in prepared]
         self.task.codes += [0 if job.status == "done" else 1 for job in jobs]
         return [self._returned(job, cfg) for job, cfg in prepared]
+
+    def recall(self) -> None:
+        """Take the jobs of earlier calls into the table: a search does not run them again."""
+        record, _ = self._shown()
+        self._jobs += record.jobs
+
+    def _shown(self) -> tuple[SweepRecord, View]:
+        """The record of the jobs and their table, which is printed at the end."""
+        self._record = self._record or SweepRecord(self.folder, ["fewshot", self.task.verb, *self.task.argv])
+        if self._view is None:
+            self._view = View(self._jobs, self.folder)
+            self.task.closing.append(self._view.summary)
+        return self._record, self._view
 
     def _prepare(self, words: list[str]) -> tuple[Job, DictConfig | None]:
         """A job and its configuration; None where it cannot be run, which is the job's own failure."""

@@ -14,9 +14,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fewshot.cli.identity import plain
 from fewshot.errors import InputError
+from fewshot.identity import computing
 from fewshot.sweep.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -40,13 +42,49 @@ def search(
     fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
     folder = Path(str(config.hydra.sweep.dir))
     study = _open(folder, settings)
+    _same_search(study, folder, {
+        **_computed(config, fixed, loader, space),
+        **{key: str(o.input_line).split("=", 1)[1] for key, o in space.items()},
+        "hydra.launcher.objective": OmegaConf.select(config, "hydra.launcher.objective"),
+        "hydra.sweeper.direction": settings.direction, "hydra.sweeper.seed": settings.seed,
+    })  # fmt: skip
+    if study.trials and (recall := getattr(launcher, "recall", None)):
+        recall()
     batch = settings.batch or getattr(launcher, "slots", None) or BATCH
     while trials := _next(study, min(batch, settings.trials - _finished(study))):
-        values = [_draw(study, trial, space, settings.seed) for trial in trials]
-        jobs = [[*fixed, *(f"{key}={value}" for key, value in drawn.items())] for drawn in values]
-        for trial, done in zip(trials, launcher.launch(jobs, initial_job_idx=trials[0].number), strict=True):
-            _tell(study, trial, float(done.return_value))
+        drawn = [(trial, _draw(study, trial, space, settings.seed)) for trial in trials]
+        failed = _failed(study)
+        for trial, values in drawn:
+            if values in failed:
+                _tell(study, trial, math.nan)
+        if left := [(trial, values) for trial, values in drawn if values not in failed]:
+            jobs = [[*fixed, *(f"{key}={value}" for key, value in values.items())] for _, values in left]
+            ended = launcher.launch(jobs, initial_job_idx=left[0][0].number)
+            for (trial, _), done in zip(left, ended, strict=True):
+                _tell(study, trial, float(done.return_value))
     return study
+
+
+def _computed(
+    config: DictConfig, fixed: Sequence[str], loader: ConfigLoader, space: Mapping[str, Override]
+) -> dict[str, Any]:  # fmt: skip
+    """What all trials have in common and their numbers depend on: path -> value."""
+    cfg = loader.load_sweep_config(config, list(fixed)).copy()
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return {key: value for key, value in computing(plain(cfg)).items() if key not in space}
+
+
+def _same_search(study: "Study", folder: Path, about: Mapping[str, Any]) -> None:
+    """InputError where the folder's study is of another search: its trials tell nothing of this one."""
+    before = study.user_attrs.get("about")
+    if before is None:
+        study.set_user_attr("about", dict(about))
+        return
+    keys = [key for key in {**before, **about} if before.get(key) != about.get(key)]
+    if keys:
+        differing = "; ".join(f"{key}: {before.get(key)} -> {about.get(key)}" for key in keys[:5])
+        raise InputError(f"{folder} holds another search ({differing}); name=NEW starts one of its own")
 
 
 def _open(folder: Path, settings: SearchSettings) -> "Study":
@@ -71,6 +109,14 @@ def _next(study: "Study", number: int) -> list["Trial"]:
     left = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])[:number]
     trials = [optuna.trial.Trial(study, trial._trial_id) for trial in left]
     return trials + [study.ask() for _ in range(number - len(trials))]
+
+
+def _failed(study: "Study") -> list[dict[str, str]]:
+    """The values of trials without a result: the same values again would fail again."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.FAIL])
+    return [{key: written(value) for key, value in trial.params.items()} for trial in trials]
 
 
 def _finished(study: "Study") -> int:

@@ -1,0 +1,72 @@
+"""A search is tied to what it searches, and what has failed once is not run again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from fewshot.cli import schema
+from fewshot.cli.compose import searching
+from fewshot.errors import InputError
+from fewshot.sweep.search import best, search
+from fewshot.sweep.settings import SearchSettings
+
+SPACE = "shots=1,2,3"
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """searched(*words, **settings) -> the study, kept in memory, and the jobs that were launched; two shots fail."""
+    optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
+    kept = optuna.create_study(direction="maximize")
+    monkeypatch.setattr("fewshot.sweep.search._open", lambda folder, settings: kept)
+
+    def run(*words: str, sweep: Sequence[str] = (SPACE,), **settings: Any) -> tuple[Any, list[list[str]]]:
+        launched: list[list[str]] = []
+
+        class Launcher:
+            def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+                launched.extend(map(list, jobs))
+                return [SimpleNamespace(return_value=float("nan") if "shots=2" in job else 50.0) for job in jobs]
+
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", [*words, f"hydra.sweep.dir={tmp_path}"], RunMode.MULTIRUN)
+        keys = {"_target_": "", "trials": 8, "batch": 2, "direction": "maximize", "seed": 0, "params": {}}
+        ours = [word for word in words if not word.startswith("hydra.")]
+        found = search(SearchSettings(**(keys | settings)), [*ours, *sweep], config, Launcher(), loader)
+        return found, launched
+
+    schema.register()
+    with searching(None):
+        yield run
+
+
+def test_what_failed_is_not_run_again(searched: Callable[..., Any]) -> None:
+    study, jobs = searched()
+    assert len(study.trials) == 8
+    assert jobs.count(["shots=2"]) <= 2 and ["shots=1"] in jobs  # two at a time may draw it together
+    assert all(trial.value is None for trial in study.trials if trial.params == {"shots": "2"})
+    more, again = searched(trials=12)
+    assert len(more.trials) == 12 and ["shots=2"] not in again
+    assert best(more).startswith("best of 12 trials: 50.00 with shots=")
+
+
+def test_another_search_under_the_same_name(searched: Callable[..., Any]) -> None:
+    searched(trials=1)
+    for words, settings, differing in (
+        (["ways=3"], {}, "ways: 5 -> 3"),
+        ([], {"sweep": ["shots=1,2"]}, "shots: 1,2,3 -> 1,2"),
+        (
+            ["hydra.launcher.objective=val.loss"],
+            {"direction": "minimize"},
+            "hydra.launcher.objective: val.accuracy -> val.loss; hydra.sweeper.direction: maximize -> minimize",
+        ),
+    ):
+        with pytest.raises(InputError, match="holds another search") as refused:
+            searched(*words, trials=1, **settings)
+        assert differing in str(refused.value)
+    searched("threads=1", trials=1)  # what changes no number does not count
