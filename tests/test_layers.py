@@ -11,10 +11,10 @@ LAYERS = (
     ("errors", "printable", "schema", "signature"),  # design.md's layer 0 from here ...
     ("episode", "metrics", "schedules", "signals", "ops"),
     ("engine",),  # ... to here
-    ("transforms", "decoding", "records"),
+    ("transforms", "decoding", "folders", "records"),
     ("pictures",),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
-    ("views", "folders"),
+    ("views",),
     ("sampler", "algorithms", "loggers", "run_folder", "features"),
     ("outer_step", "embedded", "identity", "prediction", "episode_file"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks"),

@@ -47,7 +47,7 @@ def files_ours(folder: Path) -> Row:
     files = _class_files(folder)
 
     def build(write: Write) -> Classes:
-        offsets = write_pictures(write, files, Pictures(image_shape=(3, SIDE, SIDE), side=SIDE))
+        offsets = write_pictures(write, files, Pictures(image_shape=(3, SIDE, SIDE), side=SIDE)).offsets
         return Classes(offsets, list(files), [""] * len(files))
 
     return _prepared(build)

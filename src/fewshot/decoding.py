@@ -57,7 +57,7 @@ def decode(content: bytes, name: str, *, channels: int = 3, at_least: int | None
             picture.load()
             return converted(picture, channels)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name} is too large: {' '.join(str(error).split())}; make it smaller") from error
+        raise InputError(f"{name} is too large: {' '.join(str(error).split()).rstrip('.')}; make it smaller") from error
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and "identify" in reason:

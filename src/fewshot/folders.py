@@ -1,6 +1,8 @@
 """Pictures in folders: which files are meant, and of which class each is. Layer 1."""
 
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,21 +25,24 @@ def look_into(root: Path) -> Folder:
 
     InputError where `root` is no folder, may not be read, or has no pictures.
     """
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder" if root.exists() else f"{root} does not exist")
-    found = Folder([], [], [], [])
+    found, known = Folder([], [], [], []), endings()
     try:
-        for path in sorted(_files(root)):
-            below = path.relative_to(root)
-            if any(part.startswith(".") or part in NO_PICTURES for part in below.parts):
-                found.hidden.append(path)
-            elif path.suffix.lower() not in endings():
-                found.others.append(path)
-            else:
-                found.paths.append(path)
-                found.labels.append("" if below.parent == Path() else below.parent.as_posix())
+        if not stat.S_ISDIR(root.stat().st_mode):
+            raise InputError(f"{root} is not a folder")
+        below = sorted(_files(root))
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} does not exist") from error
     except PermissionError as error:
         raise InputError(f"{error.filename} may not be read; change its rights") from error
+    for parts in below:
+        path = root.joinpath(*parts)
+        if any(part.startswith(".") or part in NO_PICTURES for part in parts):
+            found.hidden.append(path)
+        elif path.suffix.lower() not in known:
+            found.others.append(path)
+        else:
+            found.paths.append(path)
+            found.labels.append("/".join(parts[:-1]))
     if not found.paths:
         have = f"; {len(found.others)} other files, such as {found.others[0].name}" if found.others else ""
         raise InputError(f"no pictures below {root}{have}")
@@ -59,6 +64,12 @@ def class_folder(root: Path) -> Folder:
     return found
 
 
+def left_out(folder: Folder) -> list[str]:
+    """What `look_into` left out, a line for each reason."""
+    reasons = (("hidden files", folder.hidden), ("files that are no pictures", folder.others))
+    return [f"{len(files)} {reason} left out ({some([f.name for f in files])})" for reason, files in reasons if files]
+
+
 def endings() -> frozenset[str]:
     """File name endings of the picture formats that Pillow reads."""
     from PIL import Image
@@ -72,13 +83,17 @@ def some(names: Sequence[object], most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
-def _files(folder: Path) -> list[Path]:
-    """Files below a folder; what a link points to is not followed twice. PermissionError where it may not be listed."""
-    files: list[Path] = []
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            if not entry.is_symlink():
-                files += _files(entry)
-        else:
-            files.append(entry)
-    return files
+def _files(folder: Path, parts: tuple[str, ...] = (), above: frozenset[str] = frozenset()) -> Iterator[tuple[str, ...]]:
+    """Files below a folder, each as the parts of its path; PermissionError where one may not be listed.
+
+    Links are followed, but for one that leads back to a folder that it lies in.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(Path(entry.path), (*parts, entry.name), above | {real})
+            else:
+                yield (*parts, entry.name)

@@ -1,5 +1,6 @@
 """What a training needs, made and tried before its folder is there. Layer 4."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from fewshot.plan import Plan
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import BatchStream, EpisodeSampler
 from fewshot.trainer import Trainer
+
+log = logging.getLogger("fewshot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     """
     config = with_init_weights(plan.config)
     images = assemble.load_images(config).on(machine.device)
+    if content := images.protocol.get("content"):  # of a user's folder: with other pictures it is another run
+        config["dataset_content"] = content
     init = RunFolder(Path(config["init"])) if config["init"] else None
     overlap = leaks.check_training(config, images, init)
     context = assemble.data_context(config, images)
@@ -74,6 +79,8 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     )  # fmt: skip
     probe = made.val or sampler(config["train_split"])
     evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
+    for note in images.notes:
+        log.warning("%s: %s", images.name, note)
     return made
 
 

@@ -125,9 +125,11 @@ class EpisodeSampler:
         self._key = random.key(seed, split, "episodes")
         classes = self.source.classes
         if ways > len(classes):
+            instead = f", or {images.few_classes}" if images.few_classes else ""
             raise InputError(
                 f"ways={ways} but split '{split}' of '{images.name}' has {len(classes)} classes; "
                 + ("lower ways" if len(classes) > 1 else "it needs two at least; choose another split or more data")
+                + instead
             )
         small = classes[self.source.sizes.cpu() < shots + self.most].tolist()
         if small:

@@ -54,10 +54,11 @@ def test_show_draws_episodes(tmp_path: Path) -> None:
     [
         ("", "the following arguments are required: action; see fewshot data --help"),
         ("look", "invalid choice: 'look'"),
-        ("show", "fewshot data show needs a data set; `fewshot data list` names them"),
+        ("show", "fewshot data show needs one data set; `fewshot data list` names them"),
+        ("show glyphs omniglot", "fewshot data show needs one data set"),
         (
             "show glyph",
-            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, mini_imagenet, omniglot; "
+            "there is no 'dataset/glyph'; available: cifar_fs, fc100, folder, glyphs, mini_imagenet, omniglot; "
             "did you mean glyphs?",
         ),
         ("show glyphs --bogus", "unrecognized arguments: --bogus; see fewshot data --help"),

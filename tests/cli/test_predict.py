@@ -1,13 +1,14 @@
 """`fewshot predict` on folders of drawn pictures, in one process; every bad input is one line and exit code 2."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rights import ordinary_user
 
 from fewshot.cli.predict import main
 from fewshot.errors import InputError
@@ -154,18 +155,16 @@ def test_bad_input_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "\n" not in str(raised.value)
 
 
-def test_rights_are_named(predict: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the system says to a user without rights; root, who runs some tests, would not hear it."""
-    listed = Path.iterdir
-
-    def refused(folder: Path) -> Iterator[Path]:
-        if folder.name == "dog":
-            raise PermissionError(13, "Permission denied", str(folder))
-        return listed(folder)
-
-    monkeypatch.setattr(Path, "iterdir", refused)
-    with pytest.raises(InputError, match=r"support/dog may not be read; change its rights"):
-        predict()
+def test_rights_are_named(predict: Callable[..., None], pictures: Path) -> None:
+    predict()  # imports what it needs with our own rights
+    for name, message in (
+        ("dog", r"support/dog may not be read; change its rights"),
+        ("fish/0.png", r"support/fish/0\.png cannot be read: Permission denied; remove it, or set unreadable=skip"),
+    ):
+        (pictures / "support" / name).chmod(0)
+        with ordinary_user(pictures), pytest.raises(InputError, match=message):
+            predict()
+        (pictures / "support" / name).chmod(0o755)
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,9 @@
 """Files of classes become the rows of an array: in order, chunk by chunk, with what cannot be read named."""
 
 import contextlib
-import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewshot.datasets import cache, picture_files
+from fewshot.datasets.duplicates import Copies
 from fewshot.datasets.picture_files import write_pictures
 from fewshot.errors import InputError
 from fewshot.pictures import Box, Pictures
@@ -43,7 +44,7 @@ def class_files(folder: Path, counts: dict[str, int] = COUNTS) -> dict[str, list
 def written(files: dict[str, list[Path]], **options: str) -> tuple[list[int], Tensor, list[int]]:
     """Offsets, images and the number of rows of each write."""
     parts: list[Tensor] = []
-    offsets = write_pictures(lambda images: parts.append(images.clone()), files, SMALL, **options)
+    offsets = write_pictures(lambda images: parts.append(images.clone()), files, SMALL, **options).offsets
     return offsets.tolist(), torch.cat(parts), [len(part) for part in parts]
 
 
@@ -74,15 +75,31 @@ def test_only_so_many_are_named(tmp_path: Path) -> None:
         written(files)
 
 
-def test_skip_leaves_them_out_and_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skip_leaves_them_out_and_says_how_many(tmp_path: Path) -> None:
     files = class_files(tmp_path)
     files["a"][1].write_bytes(b"")
     files["c"][0].write_bytes(b"")
-    with caplog.at_level(logging.WARNING):
-        offsets, images, _ = written(files, unreadable="skip")
+    offsets, images, _ = written(files, unreadable="skip")
     assert offsets == [0, 4, 5, 24]
     assert images[:, 0, 0, 0].tolist() == [i for i in range(26) if i not in (1, 6)]
-    assert "2 pictures cannot be used and are left out: " in caplog.text and "a/01.png" in caplog.text
+    (note,) = write_pictures(lambda images: None, files, SMALL, unreadable="skip").notes
+    assert re.match(r"2 pictures cannot be used and are left out: .*a/01\.png cannot be read: it is empty; ", note)
+
+
+def test_copies_are_left_out_of_a_class_and_named(tmp_path: Path) -> None:
+    """The pixels that are stored count, whatever the file; the same picture in two classes stays in both."""
+    files = class_files(tmp_path, {"a": 3, "b": 2})
+    Image.new("RGB", (9, 9), (1, 1, 1)).save(copy := tmp_path / "a" / "copy.bmp")
+    files["a"].append(copy)
+    Image.new("L", (3, 4), 1).save(files["b"][0])
+    rows: list[Tensor] = []
+    done = write_pictures(rows.append, files, SMALL, copies=Copies())
+    assert done.offsets.tolist() == [0, 3, 5]
+    assert torch.cat(rows)[:, 0, 0, 0].tolist() == [0, 1, 2, 1, 4]
+    assert done.notes == [
+        "1 copies of pictures of the same class left out (a/copy.bmp)",
+        "1 pictures are in a and in b, the same pixels; nothing can tell them apart",
+    ]
 
 
 def test_a_class_without_a_readable_picture_is_an_error(tmp_path: Path) -> None:
@@ -108,7 +125,7 @@ def build_and_hang(folder: Path, files: dict[str, list[Path]]) -> None:
             return super()._file_or_reason(path, box)
 
     def build(write: cache.Write) -> cache.Classes:
-        offsets = write_pictures(write, files, Slow(image_shape=(3, 2, 2), side=2))
+        offsets = write_pictures(write, files, Slow(image_shape=(3, 2, 2), side=2)).offsets
         return cache.Classes(offsets, list(files), [""] * len(files))
 
     try:

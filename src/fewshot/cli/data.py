@@ -3,18 +3,21 @@
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewshot.cli.compose import compose, conf_dir
 from fewshot.cli.words import Words, count, writing
 from fewshot.errors import InputError
 
+if TYPE_CHECKING:
+    from fewshot.datasets.base import ImageSet
+
 
 def main(argv: list[str]) -> int:
     parser = Words("fewshot data", description="List, prepare, verify, or look at data sets.")
     parser.add_argument("action", choices=["list", "prepare", "verify", "show"])
-    parser.add_argument("dataset", nargs="?", help="a name from `fewshot data list`")
-    parser.add_argument("overrides", nargs="*", default=[], help="as for train, e.g. dataset.rotations=task ways=10")
+    words = "a name from `fewshot data list`, and keys as for train, e.g. folder dataset.root=DIR"
+    parser.add_argument("words", nargs="*", default=[], metavar="dataset", help=words)
     parser.add_argument("--split", default="train", help="show: episodes of this split")
     parser.add_argument("--episodes", type=count, default=2, help="show: how many")
     parser.add_argument("--out", type=Path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
@@ -22,9 +25,10 @@ def main(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     if args.action == "list":
         return _list([conf_dir(), *([Path(args.config_dir)] if args.config_dir else [])])
-    if not args.dataset:
-        raise InputError(f"fewshot data {args.action} needs a data set; `fewshot data list` names them")
-    config = compose("config", [f"dataset={args.dataset}", *args.overrides], args.config_dir).config
+    words = [word if "=" in word else f"dataset={word}" for word in args.words]
+    if len([word for word in words if word.startswith("dataset=")]) != 1:
+        raise InputError(f"fewshot data {args.action} needs one data set; `fewshot data list` names them")
+    config = compose("config", words, args.config_dir).config
     return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](config, args)
 
 
@@ -41,6 +45,7 @@ def _prepare(config: dict[str, Any], args: argparse.Namespace) -> int:
     start = time.perf_counter()
     images = load_images(config)
     seconds = time.perf_counter() - start
+    _print_notes(images)
     for split, ids in images.splits.items():
         groups = {images.groups[c] for c in ids}
         print(f"{split:<10} {len(ids):>5} classes in {len(groups)} groups")
@@ -60,7 +65,8 @@ def _verify(config: dict[str, Any], args: argparse.Namespace) -> int:
     verify = getattr(dataset, "verify", None)
     said = verify() if verify else None  # the raw files first: it lists all that is damaged in them
     images = dataset.load()
-    print(said or f"{args.dataset}: in order")
+    print(said or f"{images.name}: in order")
+    _print_notes(images)
     print(f"{images.name}: {duplicates(images)}")
     return 0
 
@@ -78,8 +84,14 @@ def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
     asked = f"{config['ways']}-way {config['shots']}-shot, {config['queries']} queries"
     title = f"{images.name}, split '{args.split}': {asked}"
     figure = draw_episodes(batch, images.class_names, title)
-    path = args.out or Path(config["output_dir"]) / "data" / f"{args.dataset}.png"
+    path = args.out or Path(config["output_dir"]) / "data" / f"{images.name}.png"
     with writing(path):
         figure.savefig(path, dpi=150)
+    _print_notes(images)
     print(path)
     return 0
+
+
+def _print_notes(images: "ImageSet") -> None:
+    for note in images.notes:
+        print(f"{images.name}: {note}")

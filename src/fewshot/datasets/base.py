@@ -30,6 +30,9 @@ class ImageSet:
     mean, std: of each channel, of values in [0, 1]: what a backbone subtracts and divides by. None: nothing.
     transforms: what is done to every image that is drawn, in every split; `augment` comes after it.
     protocol: what a result has to say about how the images were made (rotations, resize, inverted, ...).
+    notes: what a user should know of the set (what was left out of it, ...), a line each.
+    few_classes: what else can be done where a split has too few classes for an episode.
+    content: hash of `images`, where it is known.
     """
 
     name: str
@@ -43,6 +46,9 @@ class ImageSet:
     std: Sequence[float] | None = None
     transforms: Sequence[Transform] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    few_classes: str | None = None
+    content: str | None = None
 
     def __post_init__(self) -> None:
         classes, rows = len(self.class_names), int(self.offsets[-1])
@@ -104,7 +110,8 @@ class ImageSet:
         """Class ids of a split; an unknown or empty one is the user's error."""
         if not self.splits.get(name):
             have = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items())
-            raise InputError(f"split '{name}' of '{self.name}' has no classes; there are: {have}")
+            instead = f"; give it some, or {self.few_classes}" if self.few_classes else ""
+            raise InputError(f"split '{name}' of '{self.name}' has no classes; there are: {have}{instead}")
         return self.splits[name]
 
     def split_hash(self) -> str:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -29,6 +29,7 @@ class Classes(NamedTuple):
     offsets: Tensor  # [classes + 1] int64
     class_names: list[str]
     groups: list[str]
+    notes: Sequence[str] = ()  # what a user should know of how they were made, a line each
 
 
 class Prepared(NamedTuple):
@@ -38,6 +39,8 @@ class Prepared(NamedTuple):
     offsets: Tensor
     class_names: list[str]
     groups: list[str]
+    notes: list[str]
+    content: str  # sha256 of the images
 
 
 Write = Callable[[Tensor], None]  # takes the next rows, [B, C, H, W] uint8
@@ -96,7 +99,8 @@ def _open(entry: Path) -> Prepared:
             f"prepared array {path} has {path.stat().st_size} bytes, expected {size}; delete {entry} and run again"
         )
     images = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(shape)
-    return Prepared(images, torch.tensor(meta["offsets"]), meta["class_names"], meta["groups"])
+    offsets, notes = torch.tensor(meta["offsets"]), meta.get("notes", [])  # arrays of version 0.1 have no notes
+    return Prepared(images, offsets, meta["class_names"], meta["groups"], notes, meta["sha256"])
 
 
 def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
@@ -116,6 +120,7 @@ def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
             "offsets": classes.offsets.tolist(),
             "class_names": classes.class_names,
             "groups": classes.groups,
+            "notes": list(classes.notes),
         }
         (folder / "meta.json").write_text(json.dumps(meta))
         for path in (*folder.iterdir(), folder):

@@ -2,35 +2,42 @@
 
 import contextlib
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fewshot.datasets.cache import Write
+from fewshot.datasets.duplicates import Copies
 from fewshot.errors import InputError
 from fewshot.pictures import Box, Pictures
-
-log = logging.getLogger(__name__)
 
 CHUNK = 16 << 20  # bytes of images that are held until they are written
 NAMED = 10  # unreadable files that a message names, each with its reason
 UNREADABLE = ("error", "skip")
 
 
+class Written(NamedTuple):
+    """What became of files that were written to an array."""
+
+    offsets: Tensor  # [classes + 1] int64, of the classes
+    notes: list[str]  # what a user should know of them, a line each
+
+
 def write_pictures(
     write: Write, files: Mapping[str, Sequence[Path]], pictures: Pictures, *, unreadable: str = "error",
-    boxes: Mapping[Path, Box] | None = None,
-) -> Tensor:  # fmt: skip
-    """Decode the files of each class, in their order, and write them: offsets [classes + 1] int64 of the classes.
+    boxes: Mapping[Path, Box] | None = None, copies: Copies | None = None, named: int = NAMED,
+) -> Written:  # fmt: skip
+    """Decode the files of each class, in their order, and write them.
 
     Memory is needed for CHUNK and the few files that are being decoded, whatever the number of files.
     boxes: the part of a file's picture that is used; None: all of each.
-    unreadable: error (after all files have been tried, InputError that names them) | skip (they are left out; a
-    warning says how many). A class of which nothing can be read is an InputError with either.
+    unreadable: error (after all files have been tried, InputError that names `named` of them) | skip (they are left
+    out, with a note). A class of which nothing can be read is an InputError with either.
+    copies: leaves out the second of two pictures of a class that are alike in every pixel; None: both are written.
     """
     if unreadable not in UNREADABLE:
         raise InputError(f"dataset.unreadable={unreadable} is unknown; choose {' or '.join(UNREADABLE)}")
@@ -38,21 +45,23 @@ def write_pictures(
     offsets = [0]
     rows: list[np.ndarray] = []
     with contextlib.closing(pictures.each([path for paths in files.values() for path in paths], boxes)) as images:
-        for paths in files.values():
-            readable = 0
-            for image in itertools.islice(images, len(paths)):
+        for label, paths in files.items():
+            kept = 0
+            for path, image in zip(paths, itertools.islice(images, len(paths)), strict=True):
                 if isinstance(image, str):
                     refused.append(image)
                     continue
-                readable += 1
+                if copies is not None and not copies.is_new(image, label, f"{label}/{path.name}"):
+                    continue
+                kept += 1
                 rows.append(image)
                 if len(rows) * image.nbytes >= CHUNK:
                     _flush(write, rows)
-            offsets.append(offsets[-1] + readable)
+            offsets.append(offsets[-1] + kept)
         _flush(write, rows)
-    empty = [name for name, (begin, end) in zip(files, itertools.pairwise(offsets), strict=True) if begin == end]
-    _judge(refused, empty, unreadable)
-    return torch.tensor(offsets)
+    empty = [label for label, (begin, end) in zip(files, itertools.pairwise(offsets), strict=True) if begin == end]
+    notes = _judged(refused, empty, unreadable, named)
+    return Written(torch.tensor(offsets), notes + (copies.notes() if copies else []))
 
 
 def _flush(write: Write, rows: list[np.ndarray]) -> None:
@@ -61,15 +70,14 @@ def _flush(write: Write, rows: list[np.ndarray]) -> None:
         rows.clear()
 
 
-def _judge(refused: Sequence[str], empty: Sequence[str], unreadable: str) -> None:
+def _judged(refused: Sequence[str], empty: Sequence[str], unreadable: str, most: int) -> list[str]:
     """What becomes of the files that could not be read, and of classes without any that could."""
-    more = f"; and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
-    named = "; ".join(refused[:NAMED]) + more
+    more = f"; and {len(refused) - most} more" if len(refused) > most else ""
+    named = "; ".join(refused[:most]) + more
     if refused and unreadable == "error":
         raise InputError(
             f"{len(refused)} pictures cannot be used: {named}; remove or replace them, or set dataset.unreadable=skip"
         )
     if empty:
         raise InputError(f"no picture of class '{empty[0]}' can be read ({len(empty)} such classes): {named}")
-    if refused:
-        log.warning("%d pictures cannot be used and are left out: %s", len(refused), named)
+    return [f"{len(refused)} pictures cannot be used and are left out: {named}"] if refused else []

@@ -147,8 +147,8 @@ def of_files(
             names.update(f"{name}/{path.name} {size} {(boxes or {}).get(path, '')}\n".encode())
 
     def build(write: cache.Write, pictures: Pictures) -> cache.Classes:
-        offsets = write_pictures(write, files, pictures, unreadable=unreadable, boxes=boxes)
-        return cache.Classes(offsets, list(files), [""] * len(files))
+        offsets, notes = write_pictures(write, files, pictures, unreadable=unreadable, boxes=boxes)
+        return cache.Classes(offsets, list(files), [""] * len(files), notes)
 
     return Source(what, {"files": names.hexdigest()}, build)
 

@@ -81,8 +81,8 @@ class TieredImagenet(PictureSet):
             files[folder.name] += [folder / file for file in _own(folder)]
         for paths in files.values():
             paths.sort(key=lambda path: (path.name, str(path)))
-        offsets = write_pictures(write, files, pictures, unreadable=self.unreadable)
-        return cache.Classes(offsets, [*groups], [*groups.values()])
+        offsets, notes = write_pictures(write, files, pictures, unreadable=self.unreadable)
+        return cache.Classes(offsets, [*groups], [*groups.values()], notes)
 
     def _from_arrays(self, pairs: Sequence[arrays.Pair], write: cache.Write, pictures: Pictures) -> cache.Classes:
         counts: list[int] = []
