@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     parser = Words("fewshot data", description="List, prepare, verify, or look at data sets.")
     parser.add_argument("action", choices=["list", "prepare", "verify", "show"])
-    words = "a name from `fewshot data list`, and keys as for train, e.g. folder dataset.root=DIR"
-    parser.add_argument("words", nargs="*", default=[], metavar="dataset", help=words)
+    meant = "a name from `fewshot data list`, and keys as for train, e.g. folder dataset.root=DIR"
+    parser.add_argument("words", nargs="*", default=[], metavar="dataset", help=meant)
     parser.add_argument("--split", default="train", help="show: episodes of this split")
     parser.add_argument("--episodes", type=count, default=2, help="show: how many")
     parser.add_argument("--out", type=Path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
