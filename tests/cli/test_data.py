@@ -56,11 +56,7 @@ def test_show_draws_episodes(tmp_path: Path) -> None:
         ("look", "invalid choice: 'look'"),
         ("show", "fewshot data show needs one data set; `fewshot data list` names them"),
         ("show glyphs omniglot", "fewshot data show needs one data set"),
-        (
-            "show glyph",
-            "there is no 'dataset/glyph'; available: cifar_fs, fc100, folder, glyphs, mini_imagenet, omniglot; "
-            "did you mean glyphs?",
-        ),
+        ("show glyph", "omniglot, tiered_imagenet; did you mean glyphs?"),
         ("show glyphs --bogus", "unrecognized arguments: --bogus; see fewshot data --help"),
         ("show glyphs --episodes 0", "argument --episodes: 0 is below 1"),
         ("show glyphs --split nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
