@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "fewshot"
 LAYERS = (
     ("errors", "printable", "schema", "signature"),  # design.md's layer 0 from here ...
-    ("episode", "metrics", "schedules", "signals", "ops"),
+    ("episode", "metrics", "schedules", "signals", "ops", "text"),
     ("engine",),  # ... to here
     ("transforms", "decoding", "folders", "records"),
     ("pictures",),

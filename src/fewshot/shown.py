@@ -1,6 +1,6 @@
 """The few test episodes that a run keeps whole, so that pictures can be drawn from its folder alone. Layer 3."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fewshot import records
-from fewshot.algorithms.base import Algorithm
+from fewshot.algorithms.base import Algorithm, State
 from fewshot.engine.runtime import autocast
+from fewshot.episode import Episode
 from fewshot.ops.similarities import class_means
 from fewshot.printable import printable
 from fewshot.sampler import EpisodeSampler
@@ -33,6 +34,10 @@ class ShownEpisode:
     support_z: np.ndarray  # [N*K, D] float32
     query_z: np.ndarray  # [N*Q, D] float32
     means: np.ndarray  # [N, D] float32, class means of all support embeddings: the prototypes
+    # The same before the first inner step; None where embeddings do not adapt to a task, and in older runs.
+    support_z0: np.ndarray | None = None
+    query_z0: np.ndarray | None = None
+    means0: np.ndarray | None = None
 
     def check(self) -> None:
         """ValueError where the shapes and types are not those above."""
@@ -40,6 +45,8 @@ class ShownEpisode:
         images = all(x.dtype == np.uint8 and x.ndim == 4 and len(x) % ways == 0 and x.size for x in rows)
         width = self.means.shape[-1:]
         embeddings = [(self.support_z, self.support_x), (self.query_z, self.query_x), (self.means, self.names)]
+        before = (self.support_z0, self.query_z0, self.means0)
+        embeddings += [(z, x) for z, (_, x) in zip(before, embeddings[:3], strict=True) if z is not None]
         fit = all(z.dtype == np.float32 and z.shape == (len(x), *width) for z, x in embeddings)
         labels = self.predicted.shape == (len(self.query_x),) and self.predicted.dtype == np.int64
         if not (images and fit and labels and ways and ((self.predicted >= 0) & (self.predicted < ways)).all()):
@@ -73,10 +80,10 @@ def adapt_and_show(
     was_training = algorithm.training
     algorithm.eval()
     with torch.no_grad(), autocast(sampler.source.device, dtype):
-        state = algorithm.adapt(batch.support_x, batch.support_y, ways=batch.ways)
+        first, state = _first_and_last(algorithm.adaptation(batch.support_x, batch.support_y, ways=batch.ways))
         predicted = algorithm.predict(state, batch.query_x).argmax(-1)
-        support_z = algorithm.features(state, batch.support_x).float()
-        query_z = algorithm.features(state, batch.query_x).float()
+        support_z, query_z = _features(algorithm, state, batch)
+        support_z0, query_z0 = _features(algorithm, first, batch) if first is not state else (support_z, query_z)
     algorithm.train(was_training)
     means = class_means(support_z, batch.support_y, batch.ways)
 
@@ -85,13 +92,30 @@ def adapt_and_show(
         of_class = rows[0].unflatten(0, (batch.ways, -1))[:, :PER_CLASS]
         return of_class.flatten(0, 1).cpu().numpy()
 
+    before = {}
+    if not torch.equal(query_z, query_z0):
+        means0 = class_means(support_z0, batch.support_y, batch.ways)[0].cpu().numpy()
+        before = {"support_z0": some(support_z0), "query_z0": some(query_z0), "means0": means0}
     return ShownEpisode(
         episode=episode,
         accuracy=(predicted == batch.query_y).double().mean().item() * 100,
         names=np.array([names[c] for c in batch.classes[0].tolist()]),
         support_x=_pictures(some(batch.support_x)), query_x=_pictures(some(batch.query_x)),
         predicted=some(predicted), support_z=some(support_z), query_z=some(query_z), means=means[0].cpu().numpy(),
+        **before,
     )  # fmt: skip
+
+
+def _first_and_last(states: Iterable[State]) -> tuple[State, State]:
+    first, last = None, None
+    for number, state in enumerate(states):
+        first, last = (state if number == 0 else first), state
+    return first, last
+
+
+def _features(algorithm: Algorithm, state: State, batch: Episode) -> tuple[Tensor, Tensor]:
+    """The embeddings of support [1, N*K, D] and queries [1, N*Q, D]."""
+    return algorithm.features(state, batch.support_x).float(), algorithm.features(state, batch.query_x).float()
 
 
 def first_and_hardest(accuracy: Tensor) -> list[int]:
@@ -102,6 +126,7 @@ def first_and_hardest(accuracy: Tensor) -> list[int]:
 def save(path: Path, episodes: Sequence[ShownEpisode]) -> None:
     """As arrays `<number>/<field>` of one compressed npz."""
     arrays = {f"{i}/{f.name}": getattr(shown, f.name) for i, shown in enumerate(episodes) for f in fields(shown)}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     np.savez_compressed(path, **arrays)
 
 

@@ -37,7 +37,7 @@ def test_table_and_csv(tmp_path: Path, trained: Path) -> None:
     assert [line.split()[1:] for line in rest if "unfinished, " in line] == [["unfinished,", "step", "4", "of", "4"]]
     assert any(line.startswith("In all rows: ") and "ways 5" in line for line in rest)
     assert "2 runs finished, 1 unfinished" in rest
-    assert rest[-1] == "3 runs in tables/runs.csv"
+    assert rest[-1].startswith("tables/runs.csv: ")
 
     with (tmp_path / "tables" / "runs.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -45,7 +45,7 @@ def test_table_and_csv(tmp_path: Path, trained: Path) -> None:
     assert float(table[0]["accuracy"]) == test["accuracy"]
     assert (table[1]["steps"], table[1]["seed"]) == ("4", "1")
     assert (table[2]["paper"], table[2]["verdict"]) == ("98.7", "below")
-    assert call("report", str(runs / "1"), cwd=tmp_path).out.count("glyphs test") == 1
+    assert call("report", str(runs / "1"), cwd=tmp_path).out.count("In all rows") == 1
 
 
 @pytest.mark.slow
@@ -75,10 +75,9 @@ def test_two_runs_are_compared_in_pairs(tmp_path: Path, trained: Path) -> None:
     assert out.endswith("a minus b: +0.00 ± 0.00 points over the same 20 episodes: no difference can be told\n")
     assert succeed("report", "b", "a", "--paired", cwd=tmp_path).out.splitlines()[-1].startswith("b minus a: ")
     copied(trained, tmp_path / "c", seed=2, ways=20)
-    assert "not compared in pairs: a and c" in succeed("report", "a", "c", cwd=tmp_path).out
     assert "(ways 5 and 20)" in refusal("report", "a", "c", "--paired", cwd=tmp_path)
     said = refusal("report", "a", "b", "c", "--paired", cwd=tmp_path)
-    assert said == "a paired comparison needs two finished runs; there are 3; give two folders"
+    assert said == "--paired needs two finished runs; there are 3; give two folders"
 
 
 @pytest.mark.parametrize("option", ["--csv", "--html", "--markdown"])

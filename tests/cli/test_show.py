@@ -8,7 +8,7 @@ import pytest
 
 from fewshot.cli.report import columns_that_fit
 from fewshot.cli.show import result_table, unusual_protocol
-from fewshot.report.tables import Table
+from fewshot.report.table import Table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

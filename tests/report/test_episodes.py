@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from fewshot.report import style
-from fewshot.report.episodes import draw_embedding, draw_shown, principal
+from fewshot.report.embedding import draw_embedding, maps, principal
+from fewshot.report.episodes import draw_shown
 from fewshot.shown import ShownEpisode
 
 Make = Callable[..., ShownEpisode]
@@ -43,7 +44,7 @@ def test_principal_directions_keep_what_lies_in_two(hand_made: Make) -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 6])
 def test_any_width_can_be_mapped(hand_made: Make, width: int) -> None:
-    assert style.svg(draw_embedding(hand_made(width=width), ""), "map").startswith("<svg")
+    assert style.svg(draw_embedding(maps(hand_made(width=width)), ""), "map").startswith("<svg")
 
 
 def test_equal_embeddings_are_one_point(hand_made: Make) -> None:
@@ -52,7 +53,7 @@ def test_equal_embeddings_are_one_point(hand_made: Make) -> None:
     *points, share = principal(same)
     assert all(np.abs(p).max() < 1e-9 for p in points)
     assert share.tolist() == [0, 0]
-    style.png(draw_embedding(same, ""))
+    style.png(draw_embedding(maps(same), ""))
 
 
 def test_words_beside_lines_do_not_overlap() -> None:

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fewshot.report import page
+from fewshot.report import documents, page
+from fewshot.report.report import Report
 from fewshot.report.runs import RunRecord
 
 Make = Callable[..., RunRecord]
@@ -72,8 +73,11 @@ def stored(folder: Path, **wanted: object) -> list[dict]:
 
 
 def test_its_numbers_are_those_of_the_result_files(sweep: Path) -> None:
-    reader = Reader(page.html(page.Report([sweep]), None))
-    (head, *rows), (_, *each) = reader.tables[:2]
+    reader = Reader(page.html(Report([sweep])))
+    pivot = reader.tables[0]
+    assert pivot[0] == ["algorithm", *[f"{ways}-way {shots}-shot" for ways in (5, 10) for shots in (1, 5)]]
+    ((head, *rows),) = [table for table in reader.tables if "sd of seeds" in table[0]]
+    (_, *each) = next(table for table in reader.tables if "folder" in table[0])
     assert head[:4] == ["algorithm", "accuracy %", "ways", "shots"]
     assert "In all rows: data toys test, network net 28x28, seeds 0, 1, raw pixels 31.25" in reader.text
     assert len(rows) == 8
@@ -82,7 +86,9 @@ def test_its_numbers_are_those_of_the_result_files(sweep: Path) -> None:
         runs = stored(sweep, algorithm=row["algorithm"], ways=int(row["ways"]), shots=int(row["shots"]))
         accuracies = [r["test"]["accuracy"] for r in runs]
         assert len(runs) == 2
-        assert row["accuracy %"].split(" ± ")[0] == f"{statistics.fmean(accuracies):.2f}"
+        task = pivot[0].index(f"{row['ways']}-way {row['shots']}-shot")
+        assert row["accuracy %"] in [line[task] for line in pivot if line[0] == row["algorithm"]]
+        assert row["accuracy %"].removeprefix("≈ ").split(" ± ")[0] == f"{statistics.fmean(accuracies):.2f}"
         assert row["sd of seeds"] == f"{statistics.stdev(accuracies):.2f}"
         assert row["published"] == ("40.0 ± 0.5: above" if row["algorithm"] == "maml" else "–")
     said = sorted(f"{r['test']['accuracy']:.2f} ± {r['test']['accuracy_ci95']:.2f}" for r in stored(sweep))
@@ -94,22 +100,23 @@ def test_its_numbers_are_those_of_the_result_files(sweep: Path) -> None:
 
 
 def test_it_loads_nothing_and_its_contents_lead_somewhere(sweep: Path) -> None:
-    text = page.html(page.Report([sweep]), None)
+    text = page.html(Report([sweep]))
     reader = Reader(text)
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in reader.loaded), reader.loaded
     assert not re.search(r"url\((?!#)|@import", text)
-    assert len(reader.links) == 9
+    assert len(reader.links) == 8
     assert {link.removeprefix("#") for link in reader.links} <= reader.ids
     for picture in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(picture)
         drawn = re.sub(r'base64,[^"]*|url\([^)]*\)|(id|href)="[^"]*"|#ffffff', "", picture)  # white is on marks only
         assert not re.search(r"#[0-9a-f]{6}\b", drawn), "a colour that is not the page's own"
-    assert text.count("<svg") == 2 + 2 + 1 + 1 + 2 * 8  # axes, curves, paper, inner steps, episode and map
+    panels = 2 + 2 + 4 * 2 + 1 + 4  # shots and ways, curves of each task, paper, inner steps
+    assert text.count("<svg") == panels + 2 * 8  # episode and map of each setting
 
 
 def test_names_are_text_and_not_markup(make_run: Make, tmp_path: Path) -> None:
     make_run(algorithm="<b>&amp;")
-    text = page.html(page.Report([tmp_path]), None)
+    text = page.html(Report([tmp_path]))
     assert "<b>" not in text
     assert "&lt;b&gt;&amp;amp;" in text
 
@@ -117,7 +124,7 @@ def test_names_are_text_and_not_markup(make_run: Make, tmp_path: Path) -> None:
 def test_protocols_that_differ_are_shown(make_run: Make, tmp_path: Path) -> None:
     make_run(protocol={"norm_statistics": "batch"})
     make_run(algorithm="protonet", protocol={"norm_statistics": "running"})
-    reader = Reader(page.html(page.Report([tmp_path]), None))
+    reader = Reader(page.html(Report([tmp_path])))
     differing = next(table for table in reader.tables if table[0] == ["what", "value", "runs"])
     assert differing[1:] == [["norm_statistics", "batch", "maml"], ["norm_statistics", "running", "protonet"]]
     assert "The same in all runs." in reader.text
@@ -125,20 +132,20 @@ def test_protocols_that_differ_are_shown(make_run: Make, tmp_path: Path) -> None
 
 def test_one_run_or_none_is_a_report_too(make_run: Make, tmp_path: Path) -> None:
     run = make_run(algorithm="protonet", finished=False)
-    reader = Reader(page.html(page.Report([tmp_path]), None))
+    reader = Reader(page.html(Report([tmp_path])))
     assert "unfinished" in reader.text
     assert [row[2] for table in reader.tables for row in table if str(run.path) in row] == ["20 of 20"]
     make_run()
-    assert "maml_toys_5w1s" in Reader(page.html(page.Report([tmp_path]), None)).text
+    assert "maml_toys_5w1s" in Reader(page.html(Report([tmp_path]))).text
 
 
 def test_markdown(sweep: Path) -> None:
-    text = page.markdown(page.Report([sweep]), "A minus B")
-    head = f"# Runs of {sweep}\n\n16 runs finished, 0 unfinished.\n\nA minus B.\n\n## Results\n\n"
-    assert text.startswith(f"{head}| algorithm | accuracy % |")
+    text = documents.markdown(Report([sweep]))
+    assert text.startswith("# In all 4 tasks the best setting cannot be told from the next\n\nRuns of ")
     lines = text.splitlines()
-    widths = {line.count("|") for line in lines[lines.index("## Results") + 2 :][:10]}
-    assert widths == {7}
+    assert lines[lines.index("## Results") + 2].startswith("| algorithm | 5-way 1-shot |")
+    for title, rows, width in (("## Results", 5, 6), ("## All settings", 10, 7), ("## Pairs", 6, 7)):
+        assert {line.count("|") for line in lines[lines.index(title) + 2 :][:rows]} == {width}
     assert "## Not finished" not in text
 
 
@@ -164,7 +171,7 @@ def test_a_partial_sweep(make_run: Make, tmp_path: Path) -> None:
     make_run(shots=5, finished=False).path.rename(folder / "id1")
     (folder / "sweep.json").write_text(json.dumps(SWEEP))
     (folder / "logs" / "1.log").write_text("".join(f"line {i}\n" for i in range(99)) + "bar 1%\rbar 2%\n<killed>\n")
-    report = page.Report([tmp_path / "outputs"])
+    report = Report([tmp_path / "outputs"])
     assert len(report.finished) == 1
     assert [(job.number, job.status) for job in report.jobs] == [
         (1, "failed"),
@@ -181,7 +188,7 @@ def test_a_partial_sweep(make_run: Make, tmp_path: Path) -> None:
     assert rows == [["job 1: shots=5", "failed", "20 of 20", "killed"], ["job 2: shots=9", "waiting", "–", "–"],
                     ["job 3: shots=2", "missing", "–", "–"],
                     ["job 4: shots=x", "failed", "–", "shots=x is a text"]]  # fmt: skip
-    text = page.html(report, None)
+    text = page.html(report)
     assert "line 98\nbar 2%\n&lt;killed&gt;</pre>" in text
     assert "fewshot train -m shots=1,5,9" in text
 
@@ -191,5 +198,5 @@ def test_a_damaged_sweep_file_hides_no_run(make_run: Make, tmp_path: Path) -> No
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"jobs": [{}]}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sweep.json").write_text(text)
-    report = page.Report([tmp_path])
+    report = Report([tmp_path])
     assert (len(report.finished), report.sweeps) == (1, [])

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 
-from fewshot.report import tables
-from fewshot.report.groups import grouped, labels
+from fewshot.report import findings, tables
+from fewshot.report.comparison import Comparison
+from fewshot.report.groups import grouped
 from fewshot.report.runs import RunRecord
+from fewshot.report.settings import labels
+from fewshot.report.table import Table, condensed
 
 Make = Callable[..., RunRecord]
 
 
-def results(*runs: RunRecord) -> tables.Table:
+def results(*runs: RunRecord) -> Table:
     groups = grouped(runs)
-    return tables.results(groups, labels(groups))
+    return tables.results(groups, labels(groups), findings.marks(groups, Comparison(groups)))
 
 
 def test_what_is_the_same_in_all_rows_is_said_once(make_run: Make) -> None:
@@ -26,8 +29,8 @@ def test_what_is_the_same_in_all_rows_is_said_once(make_run: Make) -> None:
 
 
 def test_columns_without_a_value_are_left_out() -> None:
-    table = tables.condensed({"run": ["a", "b"], "x": ["–", "–"], "y": ["1", "–"]}, always=("run", "x"))
-    assert table == tables.Table(["run", "y"], [("a", "1"), ("b", "–")])
+    table = condensed({"run": ["a", "b"], "x": ["–", "–"], "y": ["1", "–"]}, always=("run", "x"))
+    assert table == Table(["run", "y"], [("a", "1"), ("b", "–")])
 
 
 def test_rows_whose_networks_differ_are_marked(make_run: Make) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot.cli.compose import compose, conf_dir
-from fewshot.cli.words import Words, count, writing
+from fewshot.cli.words import Words, count, write
 from fewshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
 
     from fewshot.assemble import episode_sampler, load_images
     from fewshot.report.episodes import draw_episodes
+    from fewshot.report.style import png
 
     images = load_images(config)
     training = args.split == config["train_split"]  # shown as training sees them
@@ -85,8 +86,7 @@ def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
     title = f"{images.name}, split '{args.split}': {asked}"
     figure = draw_episodes(batch, images.class_names, title)
     path = args.out or Path(config["output_dir"]) / "data" / f"{images.name}.png"
-    with writing(path):
-        figure.savefig(path, dpi=150)
+    write(path, png(figure, dpi=150))
     _print_notes(images)
     print(path)
     return 0

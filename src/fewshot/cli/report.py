@@ -4,74 +4,96 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.cli.show import print_table, print_wrapped, terminal_width
-from fewshot.cli.words import Words, writing
+from fewshot.cli.words import Words, write
 from fewshot.errors import InputError
+from fewshot.printable import printable
 
 if TYPE_CHECKING:
-    from fewshot.report.page import Report
-    from fewshot.report.tables import Table
+    from fewshot.report.report import Report
+    from fewshot.report.table import Table
+
+FILES = {
+    "csv": "all of every run: what it reached, the settings that differ, its protocol",
+    "markdown": "the tables",
+    "latex": "the table of algorithms and tasks, for a paper",
+    "html": "tables and pictures in one file",
+}
 
 
 def main(argv: list[str]) -> int:
-    from fewshot.report import page, runs
+    from fewshot.report.report import Report
 
     parser = Words("fewshot report", description="Tables, curves, pictures and paired comparisons of run folders.")
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, or folders that hold them")
     parser.add_argument("--paired", action="store_true", help="insist on comparing two runs episode by episode")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="all columns of every run")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="tables and pictures in one file")
+    for kind, what in FILES.items():
+        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=what)
     args = parser.parse_args(argv)
-    report = page.Report(args.paths)
+    report = Report(args.paths)
     if not report.runs and not report.jobs and not report.left_out:
-        raise InputError(f"no runs below {', '.join(map(str, args.paths))}; fewshot train makes one")
-    pair = _pair(report, insist=args.paired)
-    _print(report, pair)
-    for path, text in ((args.markdown, page.markdown), (args.html, page.html)):
-        if path:
-            content = text(report, pair)
-            with writing(path):
-                path.write_text(content, encoding="utf-8")
-            print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
-    if args.csv:
-        with writing(args.csv):
-            runs.write_csv(report.runs, args.csv)
-        print(f"{len(report.runs)} runs in {args.csv}")
+        raise InputError(f"no runs below {', '.join(map(printable, args.paths))}; fewshot train makes one")
+    two_seeds = len(report.finished) == 2 and len(report.groups) == 1
+    pair = _pair(report) if args.paired or two_seeds else None
+    _print(report)
+    if pair:
+        print_wrapped(pair)
+    for kind in FILES:
+        if path := getattr(args, kind):
+            content = _content(report, kind)
+            write(path, content)
+            print(f"{printable(path)}: {len(content.encode()) / 1000:.0f} kB")
     return 0
 
 
-def _pair(report: "Report", *, insist: bool) -> str | None:
-    """The paired difference, where it is asked for or there are just two runs that can be compared."""
-    from fewshot.report.page import paired_line
+def _content(report: "Report", kind: str) -> str:
+    from fewshot.report import documents, page
 
-    if not insist and len(report.finished) != 2:
-        return None
-    try:
-        return paired_line(*report.pair())
-    except InputError as error:
-        if insist:
-            raise
-        return f"not compared in pairs: {error}"
+    made = {"csv": lambda report: documents.csv_file(report.runs), "markdown": documents.markdown,
+            "latex": documents.latex, "html": page.html}  # fmt: skip
+    return made[kind](report)
 
 
-def _print(report: "Report", pair: str | None) -> None:
+def _pair(report: "Report") -> str:
+    """`A minus B: +1.20 ± 0.35 points over the same 600 episodes: the first is better`."""
+    from fewshot.report.comparison import paired
+    from fewshot.report.groups import Group
+
+    if len(report.finished) != 2:
+        raise InputError(f"--paired needs two finished runs; there are {len(report.finished)}; give two folders")
+    a, b = report.finished
+    difference = paired(Group([a]), Group([b]))
+    over = f"points over the same {a.result['test']['episodes']} episodes"
+    said = f"{printable(a.path)} minus {printable(b.path)}: {difference.value:+.2f} ± {difference.ci95:.2f} {over}"
+    if abs(difference.value) <= difference.ci95:
+        return f"{said}: no difference can be told"
+    return f"{said}: the {'first' if difference.value > 0 else 'second'} is better"
+
+
+def _print(report: "Report") -> None:
+    """The finding last, where the eye ends."""
     from fewshot.report import tables
 
     if report.groups:
-        _print_table(tables.results(report.groups, report.names))
+        _print_table(tables.results(report.groups, report.names, report.marks))
     if report.repeats:
         print(f"{report.repeats} runs repeat another's configuration and seed; the newest counts")
     for run, status, step, why, folder in report.unfinished.rows:
-        print(f"{run}: {status}, step {step}\n  {why}\n  {folder}")
+        print(printable(f"{run}: {status}, step {step}"), f"  {printable(why)}", f"  {printable(folder)}", sep="\n")
     for job in report.jobs:
         if job.failed and job.last_lines and job.last_lines[-1] not in (job.reason or ""):
-            print(f"job {job.number} ends with (all of it in {job.log}):")
-            print("\n".join(f"  {line}" for line in job.last_lines[-3:]))
+            print(printable(f"job {job.number} ends with (all of it in {job.log}):"))
+            print("\n".join(f"  {printable(line)}" for line in job.last_lines[-3:]))
     for line in report.warnings():
         print(line)
-    print(report.summary())
-    if pair:
-        print(pair)
+    print_wrapped(report.summary())
+    if report.groups:
+        if report.method:
+            print_wrapped(report.method)
+        print()
+        for sentence in report.details if len(report.details) > 1 else []:
+            print_wrapped(printable(f"{sentence}."))
+        for sentence in filter(None, [report.below_pixels, report.headline]):
+            print_wrapped(printable(f"{sentence}."))
 
 
 def _print_table(table: "Table") -> None:
@@ -83,11 +105,12 @@ def _print_table(table: "Table") -> None:
     drawn = RichTable(box=None, header_style="bold", pad_edge=False)
     for column, words in list(zip(table.columns, table.words, strict=True))[:count]:
         drawn.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*map(Text, row[:count]))
+    for r, row in enumerate(table.rows):
+        cells = [Text(printable(cell), "bold" if (r, c) in table.strong else "") for c, cell in enumerate(row[:count])]
+        drawn.add_row(*cells)
     print_table(drawn)
     if table.caption:
-        print_wrapped(table.caption)
+        print_wrapped("\n".join(map(printable, table.caption.split("\n"))))
     if left_out := table.columns[count:]:
         print_wrapped(f"No room here for: {', '.join(left_out)} (a wider terminal, --markdown or --html has them).")
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from fewshot.engine.durable import replace
 from fewshot.errors import InputError
+from fewshot.printable import printable
 
 
 class Words(argparse.ArgumentParser):
@@ -30,4 +32,17 @@ def writing(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
+        raise InputError(f"cannot write {printable(path)}: {error.strerror or error}; choose another file") from error
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file that the user asked for, and make its folder: what was there before stays until the new is whole.
+
+    InputError where that fails. A pipe or a device is written as it is.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with writing(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+        else:
+            replace(path.resolve(), data)

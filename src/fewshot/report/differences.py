@@ -5,7 +5,7 @@ from typing import Any
 
 from fewshot.report.groups import Group
 from fewshot.report.runs import RunRecord
-from fewshot.report.tables import NONE, Table
+from fewshot.report.table import NONE, Table
 
 
 def same_and_differing(

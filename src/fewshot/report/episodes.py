@@ -1,18 +1,21 @@
 """Pictures of episodes. Layer 5."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fewshot.episode import Episode
-from fewshot.report.style import COLOURS, INK, MUTED, RIGHT, RULE, WRONG, styled
+from fewshot.printable import printable
+from fewshot.report.style import INK, MUTED, RIGHT, WRONG, styled
 from fewshot.shown import ShownEpisode
+from fewshot.text import columns, shortened
 
 GAP = 0.12  # between two images, in their width
 BREAK = 0.6  # between support and query
 EDGE = 0.1  # for frames that reach over
 LETTER = 0.06  # inches that a letter of a class's name takes
+LONGEST = 32  # letters of a name
 SMALL = 10  # from so many ways the images are drawn smaller
 
 
@@ -20,7 +23,7 @@ def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any
     """A matplotlib Figure: one block per episode, a row per class, its support images left of its queries."""
     ways = batch.classes.shape[1]
     support, query = (x.cpu().numpy() for x in (batch.support_x, batch.query_x))
-    names = [[class_names[c] for c in classes] for classes in batch.classes.tolist()]
+    names = [_shown([class_names[c] for c in classes]) for classes in batch.classes.tolist()]
     with styled():
         figure, blocks = _laid_out(title, names, (support.shape[1] + query.shape[1]) // ways, heading=0.25)
         for task, axes in enumerate(blocks):
@@ -31,31 +34,33 @@ def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any
 
 def draw_shown(shown: ShownEpisode, title: str) -> Any:
     """A Figure of one episode of a test: each wrong query is framed and says which class it was taken for."""
-    columns = (len(shown.support_x) + len(shown.query_x)) // len(shown.names)
+    names, count = _shown(shown.names), (len(shown.support_x) + len(shown.query_x)) // len(shown.names)
     with styled():
-        figure, (axes,) = _laid_out(title, [shown.names], columns)
-        _draw(axes, shown.names, shown.support_x, shown.query_x, shown.predicted)
+        figure, (axes,) = _laid_out(title, [names], count)
+        _draw(axes, names, shown.support_x, shown.query_x, shown.predicted)
     return figure
 
 
-def _laid_out(
-    title: str, names: Sequence[Sequence[str] | np.ndarray], columns: int, heading: float = 0.0
-) -> tuple[Any, list[Any]]:
+def _shown(names: Iterable[str]) -> list[str]:
+    return [shortened(printable(name), LONGEST) for name in names]
+
+
+def _laid_out(title: str, names: Sequence[Sequence[str]], count: int, heading: float = 0.0) -> tuple[Any, list[Any]]:
     """A figure with axes for a block of images per list of names, one above the other: all sizes are known, in inches.
 
-    columns: images in a row. heading: what a block's own title needs.
+    count: images in a row. heading: what a block's own title needs.
     """
     from matplotlib.figure import Figure  # late: half a second
 
     ways = len(names[0])
     tile = 0.5 if ways < SMALL else 0.36
-    left = 0.35 + LETTER * max(len(name) for block in names for name in block)
-    wide, high = tile * (EDGE + columns * (1 + GAP) + BREAK), tile * (EDGE + ways * (1 + GAP))
+    left = 0.35 + LETTER * max(columns(name) for block in names for name in block)
+    wide, high = tile * (EDGE + count * (1 + GAP) + BREAK), tile * (EDGE + ways * (1 + GAP))
     width, above = max(left + wide + 0.1, 4.0), 0.3 + heading  # above a block: its words and its own title
     height = 0.25 + len(names) * (above + high)
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("none")
-    figure.text(0.1 / width, 1 - 0.08 / height, title, fontsize=9, color=INK, va="top")
+    figure.text(0.1 / width, 1 - 0.08 / height, printable(title), fontsize=9, color=INK, va="top")
     bottoms = [height - 0.25 - (i + 1) * (above + high) for i in range(len(names))]
     return figure, [figure.add_axes((left / width, b / height, wide / width, high / height)) for b in bottoms]
 
@@ -66,7 +71,7 @@ def _bytes(x: np.ndarray) -> np.ndarray:
 
 def _draw(
     axes: Any,
-    names: Sequence[str] | np.ndarray,
+    names: Sequence[str],
     support: np.ndarray,
     query: np.ndarray,
     predicted: np.ndarray | None = None,
@@ -119,53 +124,3 @@ def _mark(axes: Any, predicted: np.ndarray, start: float, step: float) -> None:
                 box = {"boxstyle": "square,pad=0.18", "facecolor": WRONG, "edgecolor": "none"}
                 axes.text(x + 0.94, y + 0.94, f"{label + 1}", ha="right", va="bottom", fontsize=6.5, color="white",
                           weight="bold", bbox=box)  # fmt: skip
-
-
-def draw_embedding(shown: ShownEpisode, title: str) -> Any:
-    """A Figure: the two directions in which an episode's embeddings vary most; each query is tied to its class mean."""
-    from matplotlib.figure import Figure
-
-    ways = len(shown.names)
-    means, support, query, parts = principal(shown)
-    with styled():
-        figure = Figure(figsize=(4.6, 4.2))
-        axes = figure.subplots()
-        figure.suptitle(title, fontsize=9, x=0.01, ha="left", color=INK)
-        for n in range(ways):
-            colour = COLOURS[n % len(COLOURS)]
-            mine, right = query[shown.query_y == n], shown.right[shown.query_y == n]
-            for x, y in mine:
-                axes.plot([x, means[n, 0]], [y, means[n, 1]], color=colour, linewidth=0.5, alpha=0.5, zorder=1)
-            shapes: list[tuple[np.ndarray, dict[str, Any]]] = [
-                (support[shown.support_y == n], {"marker": "s", "markersize": 5, "markerfacecolor": "none"}),
-                (mine[right], {"marker": "o", "markersize": 4}),
-                (mine[~right], {"marker": "x", "markersize": 6, "markeredgewidth": 1.8}),
-            ]
-            for points, style in shapes:
-                axes.plot(points[:, 0], points[:, 1], color=colour, linestyle="none", zorder=2, **style)
-            box = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "none"}
-            axes.text(means[n, 0], means[n, 1], f"{n + 1}", ha="center", va="center", fontsize=8, color="white",
-                      weight="bold", zorder=5, bbox=box)  # fmt: skip
-        axes.set_xlabel(f"first principal direction ({parts[0]:.0f} % of the variance)")
-        axes.set_ylabel(f"second ({parts[1]:.0f} %)")
-        axes.set(xticks=[], yticks=[])
-        axes.margins(0.08)
-        axes.spines[["left", "bottom"]].set_color(RULE)
-    return figure
-
-
-def principal(shown: ShownEpisode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Class means [N, 2], support and query embeddings on the two first principal directions of support and query,
-    and the percentage of the variance in each direction [2] (0 where all embeddings are the same).
-    """
-    z = np.concatenate([shown.support_z, shown.query_z]).astype(np.float64)
-    centre = z.mean(0)
-    _, size, directions = np.linalg.svd(z - centre, full_matrices=False)
-    axes = np.zeros((2, z.shape[1]))
-    axes[: len(directions[:2])] = directions[:2]  # an embedding may have one dimension
-    variance = np.zeros(2)
-    variance[: len(size[:2])] = size[:2] ** 2
-    total = (size**2).sum()
-    share = 100 * variance / total if total > 0 else variance
-    means, support, query = ((x - centre) @ axes.T for x in (shown.means, shown.support_z, shown.query_z))
-    return means, support, query, share

@@ -1,196 +1,140 @@
-"""A report of many runs, gathered once, as one HTML file or as Markdown. Layer 5."""
+"""A report as one HTML file: the finding, the table of algorithms and tasks, charts, then all the rest. Layer 5."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+
+import yaml
 
 from fewshot import __version__
 from fewshot.errors import InputError
-from fewshot.metrics import Mean
 from fewshot.printable import printable
-from fewshot.report import figures, tables
+from fewshot.report import charts, tables
 from fewshot.report.differences import same_and_differing
-from fewshot.report.episodes import draw_embedding, draw_shown
-from fewshot.report.groups import Group, grouped, labels, paired
-from fewshot.report.runs import RunRecord, read_runs
+from fewshot.report.embedding import draw_embedding, maps
+from fewshot.report.episodes import draw_shown
+from fewshot.report.figures import episode_title, reason
+from fewshot.report.groups import Group
+from fewshot.report.report import Report
+from fewshot.report.runs import RunRecord
+from fewshot.report.settings import axes, on_axis
 from fewshot.report.style import svg
-from fewshot.report.sweeps import MissingJob, find_sweeps
+from fewshot.report.template import render
 
 
 @dataclass(frozen=True)
 class Picture:
-    svg: str
+    svg: str  # empty: it cannot be drawn, and the caption says why
     caption: str
+    title: str = ""
 
 
-class Report:
-    """What the run folders and sweeps at or below some paths hold."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self.runs, damaged = read_runs(paths)
-        self.sweeps, damaged_sweeps = find_sweeps(paths)
-        self.left_out = [*damaged, *damaged_sweeps]  # a line for each record that cannot be read
-
-    @cached_property
-    def groups(self) -> list[Group]:
-        return grouped(self.runs)
-
-    @cached_property
-    def names(self) -> list[str]:
-        return labels(self.groups)
-
-    @property
-    def finished(self) -> list[RunRecord]:
-        return [run for run in self.runs if run.finished]
-
-    @property
-    def repeats(self) -> int:
-        """Finished runs that another run of the same setting and seed replaces."""
-        return len(self.finished) - sum(len(g.runs) for g in self.groups)
-
-    @property
-    def jobs(self) -> list[MissingJob]:
-        """The jobs of sweeps that have no result."""
-        return [job for sweep in self.sweeps for job in sweep.missing]
-
-    @property
-    def unfinished(self) -> tables.Table:
-        return tables.unfinished(self.runs, self.jobs)
-
-    def summary(self) -> str:
-        """`16 runs finished, 1 unfinished; sweep of 18 jobs: 16 with a result, 1 failed, 1 waiting`."""
-        parts = [f"{len(self.finished)} runs finished, {len(self.runs) - len(self.finished)} unfinished"]
-        for sweep in self.sweeps:
-            by_status: dict[str, int] = {}
-            for job in sweep.missing:
-                by_status[job.status] = by_status.get(job.status, 0) + 1
-            counts = {"with a result": sweep.jobs - len(sweep.missing)} | by_status
-            what = ", ".join(f"{n} {status}" for status, n in counts.items())
-            parts.append(f"sweep {sweep.path.name} of {sweep.jobs} jobs: {what}")
-        return "; ".join(parts)
-
-    def warnings(self) -> list[str]:
-        """A line for each record that is left out, and for each run whose records were changed after its end."""
-        runs = [(printable(run.path), ", ".join(names)) for run in self.runs if (names := run.changed)]
-        changed = [f"{path}: {names} changed since the end of the run, whose numbers they were" for path, names in runs]
-        return [f"left out: {line}" for line in self.left_out] + changed
-
-    def pair(self) -> tuple[RunRecord, RunRecord, Mean]:
-        """Of exactly two finished runs: the first, the second, and first minus second. InputError otherwise."""
-        if len(self.finished) != 2:
-            raise InputError(
-                f"a paired comparison needs two finished runs; there are {len(self.finished)}; give two folders"
-            )
-        a, b = self.finished
-        return a, b, paired(a, b)
-
-
-def paired_line(a: RunRecord, b: RunRecord, difference: Mean) -> str:
-    """`A minus B: +1.20 ± 0.35 points over 600 episodes, ...: the first is better`."""
-    over = f"points over the same {a.result['test']['episodes']} episodes"
-    sentence = f"{a.path} minus {b.path}: {difference.value:+.2f} ± {difference.ci95:.2f} {over}"
-    if abs(difference.value) <= difference.ci95:
-        return f"{sentence}: no difference can be told"
-    return f"{sentence}: the {'first' if difference.value > 0 else 'second'} is better"
-
-
-def markdown(report: Report, pair: str | None) -> str:
-    """Results, papers, cost and what is missing, as Markdown tables."""
-    these = (report.groups, report.names)
-    parts = [("Results", tables.results(*these)), ("Paper and ours", tables.papers(*these)),
-             ("Cost", tables.cost(*these)), ("Not finished", report.unfinished)]  # fmt: skip
-    text = f"# Runs of {', '.join(map(str, report.paths))}\n\n{report.summary()}.\n"
-    text += "".join(f"\n{line}.\n" for line in report.warnings())
-    if pair:
-        text += f"\n{pair}.\n"
-    return text + "".join(f"\n## {title}\n\n{tables.markdown(table)}" for title, table in parts if table.rows)
-
-
-def html(report: Report, pair: str | None) -> str:
+def html(report: Report) -> str:
     """One file with everything in it: nothing is loaded from anywhere."""
-    import jinja2  # late: a quarter of a second
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string((files("fewshot.report") / "page.html").read_text())
     groups, names = report.groups, report.names
-    return template.render(
-        title=f"Runs of {', '.join(str(path) for path in report.paths)}",
-        summary=report.summary(), warnings=report.warnings(), repeats=report.repeats, pair=pair, version=__version__,
+    return render(
+        "page.html",
+        title=report.title, summary=report.summary(), warnings=report.warnings(), repeats=report.repeats,
+        version=__version__, headline=report.headline, details=report.details, method=report.method,
+        below_pixels=report.below_pixels, unlike=report.comparison.unlike[:3],
         made=time.strftime("%Y-%m-%d %H:%M %Z"), commands=[" ".join(sweep.command) for sweep in report.sweeps],
-        results=tables.results(groups, names), each_run=tables.each_run(report.runs),
-        against=list(_against(groups, names)), curves=list(_curves(groups, names)),
-        papers=tables.papers(groups, names), paper_picture=_paper(groups, names), inner=_inner_steps(groups, names),
+        pivot=report.pivot, charts=list(_charts(groups, names)),
+        results=tables.results(groups, names, report.marks), each_run=tables.each_run(report.runs),
+        pairs=tables.pairs(report.comparison, groups, names),
+        papers=tables.papers(groups, names), paper_picture=_paper(groups, names),
         episodes=list(_episodes(groups, names)), cost=tables.cost(groups, names),
         unfinished=report.unfinished, jobs=[job for job in report.jobs if job.last_lines],
         protocol=same_and_differing(groups, names, lambda run: run.result["protocol"]),
         training=same_and_differing(groups, names, lambda run: run.result.get("train") or {}),
+        configuration=same_and_differing(groups, names, lambda run: run.setting),
+        configurations=[(f"{name}, {g.task}: seeds {', '.join(map(str, g.seeds))}", _configuration(g.runs))
+                        for g, name in zip(groups, names, strict=True)],
         environment=same_and_differing(groups, names, lambda run: run.result["environment"]),
     )  # fmt: skip
 
 
-Chosen = tuple[list[Group], list[str]]
+def _picture(caption: str, draw: Callable[[], Any]) -> Picture:
+    """A picture that cannot be drawn (weights that are not finite, for example) takes no other one along."""
+    try:
+        return Picture(svg(draw(), caption), caption)
+    except Exception as error:
+        return Picture("", f"{caption}: cannot be drawn, {reason(error)}")
 
 
-def _by_data(groups: Sequence[Group], names: Sequence[str]) -> dict[str, Chosen]:
+def _panels(title: str, draw: Callable[[], charts.Panels]) -> list[Picture]:
+    """The panels of one chart, each with its title above it."""
+    try:
+        drawn = draw()
+    except Exception as error:
+        return [Picture("", f"{title}: cannot be drawn, {reason(error)}")]
+    return [
+        replace(_picture(f"{title}, {name}", partial(_itself, figure)), title=f"{title}, {name}")
+        for name, figure in drawn
+    ]
+
+
+def _itself(figure: Any) -> Any:
+    return figure
+
+
+def _charts(groups: Sequence[Group], names: Sequence[str]) -> Iterator[Picture]:
     """Accuracies on different data do not share a chart."""
-    found: dict[str, Chosen] = {}
-    for group, name in zip(groups, names, strict=True):
-        kept = found.setdefault(group.tested_on, ([], []))
-        kept[0].append(group)
-        kept[1].append(name)
-    return found
+    data = list(dict.fromkeys(group.tested_on for group in groups))
+    for tested_on in data:
+        members = [i for i, group in enumerate(groups) if group.tested_on == tested_on]
+        yield from _charts_of_data([groups[i] for i in members], [names[i] for i in members],
+                                   f", {tested_on}" if len(data) > 1 else "")  # fmt: skip
 
 
-def _against(groups: Sequence[Group], names: Sequence[str]) -> Iterator[Picture]:
-    for data, (members, own) in _by_data(groups, names).items():
-        for axis in ("shots", "ways"):
-            if len({g.result[axis] for g in members}) > 1:
-                what = f"Test accuracy on {data} against {axis}"
-                yield Picture(svg(figures.draw_against(members, own, axis), what), what)
-
-
-def _curves(groups: Sequence[Group], names: Sequence[str]) -> Iterator[Picture]:
-    trained = [(g, name) for g, name in zip(groups, names, strict=True) if g.runs[0].kind == "train"]
-    for data, (members, own) in _by_data([g for g, _ in trained], [name for _, name in trained]).items():
-        for key, label in (("val/accuracy", "validation accuracy, %"), ("train/loss", "training loss")):
-            if any(run.curve(key)[0] for g in members for run in g.runs):
-                what = f"{label.split(',')[0].capitalize()} by outer step, {data.split()[0]}"
-                yield Picture(svg(figures.draw_curves(members, own, key, label), what), what)
+def _charts_of_data(groups: Sequence[Group], names: Sequence[str], where: str) -> Iterator[Picture]:
+    for axis, keys in axes(groups).items():
+        able, own = on_axis(groups, axis, keys)
+        if able:
+            short = axis.split(".")[-1] if "." in axis else axis
+            yield from _panels(f"Accuracy by {short}{where}", partial(charts.draw_against, able, own, axis))
+    if any(group.inner_steps for group in groups):
+        yield from _panels(f"Inner steps{where}", partial(charts.draw_inner_steps, groups, names))
+    trained = [i for i, group in enumerate(groups) if group.runs[0].kind == "train"]
+    members, own = [groups[i] for i in trained], [names[i] for i in trained]
+    for key, title, label in (("val/accuracy", "Validation accuracy", "validation accuracy, %"),
+                              ("train/loss", "Training loss", "training loss")):  # fmt: skip
+        if any(run.curve(key)[0] for g in members for run in g.runs):
+            yield from _panels(f"{title}{where}", partial(charts.draw_curves, members, own, key, label))
 
 
 def _paper(groups: Sequence[Group], names: Sequence[str]) -> Picture | None:
     if not any(g.paper for g in groups):
         return None
-    what = "Published and own accuracy"
-    return Picture(svg(figures.draw_paper(groups, names), what), what)
+    return _picture("Published and own accuracy", partial(charts.draw_paper, groups, names))
 
 
-def _inner_steps(groups: Sequence[Group], names: Sequence[str]) -> list[Picture]:
-    found = []
-    for data, (members, own) in _by_data(groups, names).items():
-        if any(g.step_accuracy is not None and g.step_accuracy.shape[1] > 1 for g in members):
-            what = f"Test accuracy after each inner step, {data}"
-            found.append(Picture(svg(figures.draw_inner_steps(members, own), what), what))
-    return found
-
-
-def _episodes(groups: Sequence[Group], names: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-    """For each group a heading, and for each kept episode of its first seed: picture and embedding map."""
+def _episodes(groups: Sequence[Group], names: Sequence[str]) -> Iterator[tuple[str, list[list[Picture]]]]:
+    """For each group a heading, and for each kept episode of its first seed: its picture and maps of its embeddings."""
     for group, name in zip(groups, names, strict=True):
-        run = group.runs[0]
-        pictures = []
-        for shown in run.shown:
-            what = figures.episode_title(run, shown)
+        run, rows = group.runs[0], []
+        try:
+            kept = run.shown
+        except InputError as error:  # damaged
+            kept, rows = [], [[Picture("", str(error))]]
+        for shown in kept:
+            what = episode_title(run, shown)
             alike = f"{name}, {group.task}, {what}"
-            pictures.append(
-                (svg(draw_shown(shown, what), alike), svg(draw_embedding(shown, ""), f"embeddings of {alike}"))
-            )
-        if pictures:
-            yield f"{name}, {group.task} on {group.tested_on}, seed {run.result['seed']}", pictures
+            row = [
+                _picture(f"embeddings {one[0]} of {alike}", partial(draw_embedding, [one], "")) for one in maps(shown)
+            ]
+            rows.append([_picture(alike, partial(draw_shown, shown, what)), *row])
+        if rows:
+            yield f"{name}, {group.task} on {group.tested_on}, seed {run.result['seed']}", rows
+
+
+def _configuration(runs: Sequence[RunRecord]) -> str:
+    """config.yaml of the first, and in which keys the others differ from it."""
+    first, *others = runs
+    said = yaml.safe_dump(dict(first.config), sort_keys=False, allow_unicode=True)
+    for run in others:
+        keys = [key for key, value in run.config.items() if first.config.get(key) != value]
+        differing = yaml.safe_dump({key: run.config[key] for key in keys}, sort_keys=False, allow_unicode=True)
+        said += f"\n# seed {run.result['seed']}, where it differs:\n{differing}"
+    return "\n".join(map(printable, said.split("\n")))

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from fewshot.decoding import decode, read
 from fewshot.errors import InputError
 from fewshot.own_pictures import Prediction, pictures_per_class
 from fewshot.prediction import advice, mixed_up
+from fewshot.report.template import render
 
 SHOWN = 300  # queries on a page, the least certain ones
 SIDE = 144  # pixels of a thumbnail's longer side
@@ -18,14 +18,10 @@ SIDE = 144  # pixels of a thumbnail's longer side
 
 def page(found: Prediction) -> str:
     """A file that needs nothing beside it, for light and dark screens, wide and narrow."""
-    import jinja2
-
     order = found.order()[:SHOWN]
     used = sorted({int(j) for i in order for j in found.near[i]})
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("fewshot.report").joinpath("predicted.html").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return render(
+        "predicted.html",
         title=f"{len(found.query)} pictures in {len(found.support.names)} classes",
         support={j: thumbnail(found.support.paths[j]) for j in used},
         cards=[_card(found, i) for i in order],

@@ -1,7 +1,6 @@
 """Run folders, read. Layer 5."""
 
 import contextlib
-import csv
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +13,6 @@ from fewshot.errors import FewshotError, InputError
 from fewshot.identity import computing
 from fewshot.printable import all_printable
 from fewshot.run_folder import RunFolder
-
-COLUMNS = [
-    "name", "kind", "algorithm", "backbone", "parameters", "image_size", "dataset", "split", "ways", "shots", "queries",
-    "seed", "steps", "accuracy", "accuracy_ci95", "episodes", "raw_pixels", "untrained", "paper", "verdict",
-    "train_seconds", "seconds_per_step", "peak_memory_mb", "status", "folder",
-]  # fmt: skip
 
 
 class Network(NamedTuple):
@@ -164,35 +157,3 @@ def _created(folder: Path) -> str:
     with contextlib.suppress(OSError, InputError):
         return str(RunFolder(folder).about["created"])
     return ""
-
-
-def row(run: RunRecord) -> dict[str, Any]:
-    """One run as COLUMNS; an unfinished one says how far it came."""
-    network = {"backbone": run.network.name, "parameters": run.network.parameters, "image_size": run.network.image_size}
-    where = {"name": run.name, "kind": run.kind, **network, "steps": run.steps, "folder": str(run.path)}
-    if not run.finished:
-        asked = {key: run.config.get(key) for key in ("ways", "shots", "queries", "seed")}
-        return where | asked | {"status": "unfinished"}
-    result, timing = run.result, run.result.get("timing", {})
-    paper: Mapping[str, Any] = result.get("paper") or {}
-    base: Mapping[str, Any] = result.get("baselines") or {}
-    asked = {key: result.get(key) for key in ("algorithm", "dataset", "split", "ways", "shots", "queries", "seed")}
-    return where | asked | {
-        "accuracy": result["test"]["accuracy"],
-        "accuracy_ci95": result["test"]["accuracy_ci95"],
-        "episodes": result["test"]["episodes"],
-        "raw_pixels": base.get("raw_pixels", {}).get("accuracy"),
-        "untrained": base.get("untrained", {}).get("accuracy"),
-        "paper": paper.get("accuracy"),
-        "verdict": paper.get("verdict"),
-        **{key: timing.get(key) for key in ("train_seconds", "seconds_per_step", "peak_memory_mb")},
-        "status": "finished",
-    }  # fmt: skip
-
-
-def write_csv(runs: Iterable[RunRecord], path: Path) -> None:
-    """A line for every run."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(map(row, runs))

@@ -3,11 +3,16 @@
 matplotlib is imported late everywhere: half a second.
 """
 
+import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from fewshot.printable import printable
+from fewshot.report.fonts import give_letters
 
 # Okabe & Ito (2008), Color Universal Design, without yellow and black; each has a lighter variant for dark pages.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -30,7 +35,8 @@ RC: dict[str, Any] = {
     "axes.facecolor": "none", "figure.facecolor": PAGE, "grid.color": RULE, "grid.linewidth": 0.6,
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "xtick.major.size": 3, "ytick.major.size": 0, "xtick.major.width": 0.6, "lines.linewidth": 1.6,
-    "svg.fonttype": "none", "savefig.facecolor": "auto", "figure.constrained_layout.use": True,
+    "svg.fonttype": "none", "text.parse_math": False,
+    "savefig.facecolor": "auto", "figure.constrained_layout.use": True,
 }  # fmt: skip
 
 
@@ -42,19 +48,25 @@ def styled() -> Iterator[None]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)  # type: ignore[arg-type]
-        yield
+        with warnings.catch_warnings():  # of letters, which `give_letters` and a browser care for, and of narrow axes
+            warnings.simplefilter("ignore", UserWarning)
+            yield
 
 
 def png(figure: Any, *, dpi: int = 130) -> bytes:
     """A file that can be looked at anywhere, on a white page."""
     file = io.BytesIO()
     with styled():
+        give_letters(figure)
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     return file.getvalue()
 
 
 def svg(figure: Any, title: str) -> str:
-    """An <svg> element for a page: its colours are the page's variables, `title` is what a screen reader says."""
+    """An <svg> element for a page: its colours are the page's variables, `title` is what a screen reader says.
+
+    Its letters are set by the browser, which has all typefaces; photos are stored as WebP.
+    """
     file = io.StringIO()
     figure.patch.set_visible(False)
     with styled():
@@ -62,6 +74,7 @@ def svg(figure: Any, title: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"data:image/png;base64,([^\"]+)", lambda match: _smaller(match[1]), text)
     text = re.sub("|".join(VARIABLES), lambda match: f"var(--{VARIABLES[match[0]]})", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # the page's own typeface
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
@@ -71,8 +84,21 @@ def svg(figure: Any, title: str) -> str:
     return re.sub(r"<svg[^>]*", lambda _: opening, text, count=1)
 
 
+def _smaller(png_base64: str) -> str:
+    """A data URI of an image; of a photo, whose PNG takes over twice as much, as WebP."""
+    from PIL import Image, features
+
+    data = base64.b64decode(png_base64)
+    if features.check("webp"):
+        file = io.BytesIO()
+        Image.open(io.BytesIO(data)).save(file, "WEBP", quality=70)
+        if file.tell() < len(data) / 2:
+            return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
 def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return printable(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:
@@ -105,3 +131,10 @@ def name_lines(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None
     for (x, _, text, colour), y in zip(ends, places, strict=True):
         axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, fontsize=8,
                       va="center", annotation_clip=False)  # fmt: skip
+
+
+def whole_steps(axes: Any) -> None:
+    """Ticks of the x axis at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))

@@ -1,92 +1,97 @@
-"""The tables of a report, once for the terminal, Markdown and HTML: cells are text. Layer 5."""
+"""What the tables of a report say. Layer 5."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
+from fewshot.report.comparison import Comparison
 from fewshot.report.groups import Group
 from fewshot.report.runs import RunRecord
 from fewshot.report.sweeps import MissingJob
+from fewshot.report.table import NONE, Table, accuracy, condensed, number
 
-NONE = "–"
-
-
-# Columns that hold words; all others hold numbers, which are set flush right.
-WORDS = {
-    "algorithm",
-    "run",
-    "data",
-    "network",
-    "source",
-    "task",
-    "status",
-    "step",
-    "why",
-    "folder",
-    "what",
-    "value",
-    "runs",
-}
+BEST, TIED = "best", "≈"  # of the settings of one task
 
 
-@dataclass(frozen=True)
-class Table:
-    """columns, and rows of as many cells. shared: column -> what would stand in every row, and is left out of them."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    shared: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def words(self) -> list[bool]:
-        """Of each column: whether it holds words."""
-        return [column in WORDS for column in self.columns]
-
-    @property
-    def caption(self) -> str:
-        """`In all rows: ways 5, shots 1.`, and the note in a line of its own."""
-        shared = ", ".join(f"{column} {value}" for column, value in self.shared.items())
-        return "\n".join(filter(None, [f"In all rows: {shared}." if shared else "", self.note]))
+def by_cell(groups: Sequence[Group]) -> dict[tuple[str, int, int], list[int]]:
+    """The groups, by number, that share data, ways and shots."""
+    found: dict[tuple[str, int, int], list[int]] = {}
+    for i, group in sorted(enumerate(groups), key=lambda item: item[1].cell):
+        found.setdefault(group.cell, []).append(i)
+    return found
 
 
-def condensed(columns: Mapping[str, Sequence[str]], *, always: Collection[str], note: str = "") -> Table:
-    """A table without needless columns: those without values go, those with one value in all rows become `shared`.
+def pivot(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str]) -> Table:
+    """A row for each algorithm or setting, a column for each task; the best of a task bold, ties with it marked."""
+    cells = by_cell(groups)
+    several_data = len({g.tested_on for g in groups}) > 1
+    rows: list[tuple[str, dict[tuple[str, int, int], int]]] = []
+    for cell, members in cells.items():
+        for i in members:  # two settings of one name and task have a row each
+            row = next((row for name, row in rows if name == names[i] and cell not in row), None)
+            if row is None:
+                rows.append((names[i], row := {}))
+            row[cell] = i
+    rows.sort(key=lambda row: (-len(row[1]), -fmean(groups[i].accuracy for i in row[1].values())))
+    columns: dict[str, list[str]] = {"algorithm": [name for name, _ in rows] + ["raw pixels"]}
+    strong: dict[str, list[bool]] = {}
+    for cell, members in cells.items():
+        title = groups[members[0]].task + (f" {cell[0]}" if several_data else "")
+        chosen = [row.get(cell) for _, row in rows]
+        pixels = groups[members[0]].mean("baselines", "raw_pixels", "accuracy")
+        columns[title] = [NONE if i is None else marked(groups[i], marks[i]) for i in chosen] + [number(pixels)]
+        strong[title] = [i is not None and marks[i] == BEST and len(members) > 1 for i in chosen]
+    if len({g.runs[0].network.text for g in groups}) > 1:
+        columns["network"] = [
+            ", ".join(dict.fromkeys(groups[i].runs[0].network.text for i in row.values())) for _, row in rows
+        ] + [NONE]
+    note = "Bold: the best of a column." if any(map(any, strong.values())) else ""
+    if TIED in marks:
+        note += f" {TIED} cannot be told from it."
+    note = "\n".join(filter(None, [note, *overlaps(groups)]))
+    return condensed(columns, always=[name for name in columns if name != "network"], note=note, strong=strong)
 
-    always: columns that stay in the table even if all their values are the same.
-    """
-    filled = {name: cells for name, cells in columns.items() if any(cell != NONE for cell in cells)}
-    shared = {name: cells[0] for name, cells in filled.items() if name not in always and len(set(cells)) == 1}
-    kept = {name: cells for name, cells in filled.items() if name not in shared}
-    return Table(list(kept), list(zip(*kept.values(), strict=True)), shared, note)
+
+def marked(group: Group, mark: str) -> str:
+    """`88.51 ± 0.90`, with the mark of a tie before it, and that of classes seen in training after it."""
+    said = accuracy(group.accuracy, group.ci95) + (" †" if group.result["protocol"].get("overlap") else "")
+    return f"{TIED} {said}" if mark == TIED else said
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
+def overlaps(groups: Sequence[Group]) -> list[str]:
+    """A line for each kind of test that had classes of the training."""
+    found = dict.fromkeys(filter(None, [g.result["protocol"].get("overlap") for g in groups]))
+    return [f"† {overlap}." for overlap in found]
 
 
-def accuracy(value: float | None, ci95: float | None) -> str:
-    """`98.61 ± 0.21`."""
-    return number(value) if ci95 is None else f"{number(value)} ± {number(ci95)}"
+def pairs(comparison: Comparison, groups: Sequence[Group], names: Sequence[str]) -> Table:
+    """All pairs, the better one first."""
+    several_data = len({g.tested_on for g in groups}) > 1
+    rows = []
+    for pair in comparison.pairs:
+        a, b, value = pair.a, pair.b, pair.difference.value
+        better, other = (a, b) if value >= 0 else (b, a)
+        task = groups[a].task + (f" {groups[a].tested_on}" if several_data else "")
+        said = accuracy(abs(value), pair.difference.ci95)
+        p = "<0.0001" if pair.p < 0.0001 else number(pair.p, 4)
+        rows.append([task, names[better], names[other], said, p, "yes" if pair.apart else "no"])
+    return Table(["task", "better", "other", "points", "p (Holm)", "told apart"], rows)
 
 
-def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
+def results(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str]) -> Table:
     """A row for each setting: mean over seeds with the interval over episodes; apart from it the spread over seeds.
 
     The accuracy stands second, then what differs between the rows.
     """
     first = groups[0].runs[0] if groups else None
-    marks = ["" if first is None or g.runs[0].same_network(first) else "*" for g in groups]
-    overlaps = [g.result["protocol"].get("overlap") for g in groups]
+    stars = ["" if first is None or g.runs[0].same_network(first) else "*" for g in groups]
     columns = {
         "algorithm": names,
-        "accuracy %": [
-            accuracy(g.accuracy, g.ci95) + (" †" if o else "") for g, o in zip(groups, overlaps, strict=True)
-        ],
+        "accuracy %": [marked(g, mark) for g, mark in zip(groups, marks, strict=True)],
         "ways": [str(g.result["ways"]) for g in groups],
         "shots": [str(g.result["shots"]) for g in groups],
         "data": [g.tested_on for g in groups],
-        "network": [g.runs[0].network.text + mark for g, mark in zip(groups, marks, strict=True)],
+        "network": [g.runs[0].network.text + star for g, star in zip(groups, stars, strict=True)],
         "published": [published(g) for g in groups],
         "sd of seeds": [number(g.spread) for g in groups],
         "seeds": [_list(g.seeds) for g in groups],
@@ -95,10 +100,12 @@ def results(groups: Sequence[Group], names: Sequence[str]) -> Table:
         "steps": [_list([run.steps for run in g.runs]) for g in groups],
     }
     notes = (
-        ["* Another network than in the first row: the difference is not the algorithm's alone."] if any(marks) else []
+        ["* Another network than in the first row: the difference is not the algorithm's alone."] if any(stars) else []
     )
-    notes += [f"† {overlap}." for overlap in dict.fromkeys(filter(None, overlaps))]
-    return condensed(columns, always=("algorithm", "accuracy %", "published", "sd of seeds"), note="\n".join(notes))
+    notes += [f"{TIED} cannot be told from the best of its task."] if TIED in marks else []
+    bold = {"accuracy %": [mark == BEST for mark in marks]} if len(groups) > 1 else {}
+    always = ("algorithm", "accuracy %", "published", "sd of seeds")
+    return condensed(columns, always=always, note="\n".join([*notes, *overlaps(groups)]), strong=bold)
 
 
 def published(group: Group) -> str:
@@ -191,11 +198,3 @@ def each_run(runs: Sequence[RunRecord]) -> Table:
 def _list(values: Sequence[int]) -> str:
     """`0, 1, 2`; equal ones once."""
     return ", ".join(map(str, dict.fromkeys(values)))
-
-
-def markdown(table: Table) -> str:
-    """A Markdown table; bars in cells are escaped."""
-    rule = ["---" if words else "---:" for words in table.words]
-    lines = [table.columns, rule, *[[cell.replace("|", "\\|") for cell in row] for row in table.rows]]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{text}\n{table.caption}\n" if table.caption else text

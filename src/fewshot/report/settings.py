@@ -1,0 +1,96 @@
+"""In which settings groups of runs differ: what they are called, and which keys can be an axis. Layer 5."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from fewshot.report.groups import Group
+
+TASK = ("ways", "shots")
+# Sizes of training episodes, which follow those of the test unless they are set.
+FOLLOWING = {"train_ways": "ways", "train_shots": "shots", "algorithm.stream.ways": "ways",
+             "algorithm.stream.shots": "shots"}  # fmt: skip
+MOST = 3  # differences in a name
+
+
+def labels(groups: Sequence[Group], without: Collection[str] = ()) -> list[str]:
+    """A name for each group: its algorithm, and the settings in which it differs from that algorithm's other groups.
+
+    Ways and shots are not named, they have columns and axes of their own; nor are the keys in `without`.
+    """
+    settings = [_named_settings(group) for group in groups]
+    found = []
+    for group, own in zip(groups, settings, strict=True):
+        alike = [s for g, s in zip(groups, settings, strict=True) if _kin(g) == _kin(group)]
+        rivals = [g for g in groups if _kin(g) == _kin(group) and g.cell == group.cell]
+        keys = [keys[0] for keys in differing(alike) if not set(keys) & set(without)] if len(rivals) > 1 else []
+        texts = [f"{key.split('.')[-1].lstrip('_')}={own[key]}" for key in keys if key in own]
+        more = [f"{len(texts) - MOST} more"] if len(texts) > MOST else []
+        kind = [] if group.runs[0].kind == "train" else ["evaluated"]
+        found.append(", ".join([str(group.result["algorithm"]), *texts[:MOST], *more, *kind]))
+    return found
+
+
+def _kin(group: Group) -> tuple[str, ...]:
+    return group.runs[0].kind, str(group.result["algorithm"])
+
+
+def _named_settings(group: Group) -> dict[str, Any]:
+    """The setting as a name tells it: without ways, shots and the training sizes that follow them."""
+    setting = group.runs[0].setting
+    follows = {key for key, of_the_test in FOLLOWING.items() if setting.get(key) == setting.get(of_the_test)}
+    return {key: value for key, value in setting.items() if key not in TASK and key not in follows}
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The keys that are not the same in all settings; those with the same values everywhere, such as `trainer.steps`
+    and the schedule's, together, the shortest first.
+    """
+    together: dict[str, list[str]] = {}
+    for key in sorted(set().union(*settings)):
+        values = [json.dumps(setting.get(key), sort_keys=True, default=str) for setting in settings]
+        if len(set(values)) > 1:
+            together.setdefault(json.dumps(values), []).append(key)
+    return [tuple(sorted(keys, key=len)) for keys in together.values()]
+
+
+def axes(groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
+    """The keys that were swept over numbers while all else stayed: each with those that follow it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for axis in TASK:
+        if len({g.result[axis] for g in groups}) > 1:
+            found[axis] = (axis,)
+    settings = [_named_settings(g) for g in groups]
+    for kin in dict.fromkeys(map(_kin, groups)):
+        mine = [i for i, g in enumerate(groups) if _kin(g) == kin]
+        for keys in differing([settings[i] for i in mine]):
+            families: dict[str, set[float]] = {}
+            for i in mine:
+                value = settings[i].get(keys[0])
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    rest = {k: v for k, v in settings[i].items() if k not in keys}
+                    family = json.dumps([groups[i].cell, rest], sort_keys=True, default=str)
+                    families.setdefault(family, set()).add(value)
+            if any(len(values) > 1 for values in families.values()):
+                found[keys[0]] = tuple(dict.fromkeys([*found.get(keys[0], ()), *keys]))
+    return found
+
+
+def value_of(group: Group, axis: str) -> float:
+    """Where a group stands on an axis."""
+    return float(group.result[axis] if axis in TASK else group.runs[0].setting[axis])
+
+
+def on_axis(groups: Sequence[Group], axis: str, keys: Sequence[str]) -> tuple[list[Group], list[str]]:
+    """The groups of lines with two values of the axis or more, and the names of their lines."""
+    able = [g for g in groups if axis in TASK or _is_number(g.runs[0].setting.get(axis))]
+    names = labels(able, without=keys)
+    other = {"ways": "shots", "shots": "ways"}.get(axis)
+    line = [(name, g.result[other] if other else g.cell) for g, name in zip(able, names, strict=True)]
+    values = {key: {value_of(g, axis) for g, k in zip(able, line, strict=True) if k == key} for key in line}
+    kept = [i for i, key in enumerate(line) if len(values[key]) > 1]
+    return [able[i] for i in kept], [names[i] for i in kept]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

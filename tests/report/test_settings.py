@@ -1,0 +1,30 @@
+"""What groups of runs are called, and which keys can be an axis."""
+
+from collections.abc import Callable
+
+from fewshot.report import settings
+from fewshot.report.groups import grouped
+from fewshot.report.runs import RunRecord
+
+Make = Callable[..., RunRecord]
+
+
+def test_labels_say_what_tells_runs_of_one_task_apart(make_run: Make) -> None:
+    runs = [make_run(keys={"inner_lr": lr, "head": "x"}, seed=s) for lr in (0.1, 0.4) for s in (0, 1)]
+    found = grouped([*runs, make_run(algorithm="protonet")])
+    assert sorted(settings.labels(found)) == ["maml, inner_lr=0.1", "maml, inner_lr=0.4", "protonet"]
+
+
+def test_a_key_that_was_swept_over_numbers_is_an_axis(make_run: Make) -> None:
+    """What follows another key is no axis of its own; nor is a key with texts, or one that changes with another."""
+    runs = [make_run(keys={"inner_lr": lr, "copy_of_lr": lr, "head": head}) for lr in (0.1, 0.4) for head in "ab"]
+    runs += [make_run(algorithm="protonet", shots=shots, keys={"a": shots, "b": -shots}) for shots in (1, 5)]
+    found = grouped(runs)
+    axes = settings.axes(found)
+    assert axes == {"shots": ("shots",), "algorithm.inner_lr": ("algorithm.inner_lr", "algorithm.copy_of_lr")}
+    able, names = settings.on_axis(found, "algorithm.inner_lr", axes["algorithm.inner_lr"])
+    assert sorted(zip(names, (settings.value_of(g, "algorithm.inner_lr") for g in able), strict=True)) == [
+        ("maml, head=a", 0.1), ("maml, head=a", 0.4), ("maml, head=b", 0.1), ("maml, head=b", 0.4),
+    ]  # fmt: skip
+    able, names = settings.on_axis(found, "shots", axes["shots"])
+    assert names == ["protonet", "protonet"]
