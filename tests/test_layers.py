@@ -15,13 +15,14 @@ LAYERS = (
     ("pictures",),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("views",),
-    ("sampler", "algorithms", "loggers", "run_folder", "features"),
-    ("outer_step", "embedded", "identity", "prediction", "episode_file"),
-    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks"),
+    ("sampler", "algorithms", "loggers", "run_folder"),
+    ("outer_step", "embedded", "identity", "episode_file", "feature_heads"),
+    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks", "prediction"),
+    ("features", "with_head"),
     ("own_pictures",),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier", "changes"),
-    ("plan",),
+    ("plan", "adapted"),
     ("prepare",),
     ("experiment",),  # ... to here
     ("report",),

@@ -1,7 +1,8 @@
-"""Embeddings of picture files, computed once: what is known of a file's content is kept. Layer 2.
+"""What a network makes of picture files, computed once: what is known of a file's content is kept. Layer 2.
 
-One file for each picture, <cache_dir>/features/<network>/<sha256 of the content>.npz: `features` [4, D] float32 of
-its views and the hash of its pixels. A picture that was renamed or moved is found again; one that was edited is not.
+One file for each picture, <cache_dir>/features/<network>/<sha256 of the content>.npz: `features` of its views and the
+hash of its pixels. A picture that was renamed or moved is found again; one that was edited is not. torch is not
+imported here: where all pictures are known, nothing needs it.
 """
 
 import hashlib
@@ -10,41 +11,46 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from fewshot.backbones.image_input import ImageInput
 from fewshot.decoding import decode, read
 from fewshot.errors import InputError
-from fewshot.views import Size, pixels_hash, views
+from fewshot.prediction import Judged
+from fewshot.views import pixels_hash
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 8  # pictures that go through the network at a time
+
+
+class Method(Protocol):
+    """How pictures are classified: what is kept of each, and how new ones are judged by labelled ones."""
+
+    def images(self, picture: Any) -> np.ndarray:
+        """A PIL image in RGB -> [V, C, S, S] uint8: what the network is shown of it."""
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """[B, V, C, S, S] uint8 -> [B, V, ...], what does not depend on other pictures."""
+
+    def judge(self, support: np.ndarray, y: np.ndarray, ways: int, query: np.ndarray) -> Judged:
+        """support [M, V, ...] and query [P, V, ...] as `embed` gives them, y [M] int in 0..N-1."""
 
 
 class Known(NamedTuple):
     """What is kept of one picture."""
 
-    features: np.ndarray  # [4, D] float32
+    features: np.ndarray  # [V, ...], as Method.embed gives it
     pixels: str  # hash
 
 
 class FeatureCache:
-    """Embeddings by one network. key: all that its weights and its input depend on; it names the folder.
+    """What a method's network makes of pictures. key: all that this depends on; it names the folder."""
 
-    make: gives the network, which has an `input` (ImageInput); it is called only where a picture is not known yet.
-    """
-
-    def __init__(
-        self, cache_dir: Path, key: Mapping[str, Any], make: Callable[[], nn.Module], device: torch.device
-    ) -> None:
+    def __init__(self, cache_dir: Path, key: Mapping[str, Any], method: Method) -> None:
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         self.folder = cache_dir / "features" / hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.make, self.device = make, device
-        self._network: nn.Module | None = None
+        self.method = method
 
     def embed(
         self, paths: Sequence[Path], progress: Callable[[int, int], None] = lambda done, of: None
@@ -69,36 +75,23 @@ class FeatureCache:
         return [found[d] if isinstance(d, str) else None for d in digests], unreadable
 
     def _compute(self, batch: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Known | InputError]]:
-        network = self.network()
-        shown = network.input
-        assert isinstance(shown, ImageInput)
-
-        def look(path: Path) -> tuple[Tensor, str] | InputError:
+        def look(path: Path) -> tuple[np.ndarray, str] | InputError:
             try:
                 picture = decode(read(path), str(path))
             except InputError as error:
                 return error
-            return views(picture, Size(shown.size, shown.resize), shown.interpolation), pixels_hash(picture)
+            return self.method.images(picture), pixels_hash(picture)
 
         with ThreadPoolExecutor() as pool:
             seen = list(pool.map(look, [path for _, path in batch]))
         good = [(d, s) for (d, _), s in zip(batch, seen, strict=True) if not isinstance(s, InputError)]
         yield from ((d, s) for (d, _), s in zip(batch, seen, strict=True) if isinstance(s, InputError))
-        if not good:
-            return
-        x = torch.cat([s[0] for _, s in good]).to(self.device, torch.float32) / 255  # [4 B, 3, S, S]
-        with torch.no_grad():
-            z = network(x.contiguous(memory_format=torch.channels_last)).float().cpu()
-        for (digest, (_, pixels)), features in zip(good, z.unflatten(0, (len(good), -1)).numpy(), strict=True):
-            known = Known(features, pixels)
-            self._store(digest, known)
-            yield digest, known
-
-    def network(self) -> nn.Module:
-        """The network on its device, in eval mode; made at the first call."""
-        if self._network is None:
-            self._network = self.make().to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return self._network
+        if good:
+            features = self.method.embed(np.stack([images for _, (images, _) in good]))
+            for (digest, (_, pixels)), one in zip(good, features, strict=True):
+                known = Known(one, pixels)
+                self._store(digest, known)
+                yield digest, known
 
     def _load(self, digest: str) -> Known | None:
         try:

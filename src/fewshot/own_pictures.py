@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fewshot.errors import InputError
 from fewshot.features import FeatureCache, Known
@@ -17,9 +15,9 @@ from fewshot.prediction import (
     Findings,
     Judged,
     accuracy,
-    by_ridge,
     findings,
     scale_of,
+    softmax,
     threshold,
 )
 
@@ -31,7 +29,7 @@ class Labelled(NamedTuple):
 
     paths: list[Path]
     names: list[str]  # of the N classes
-    y: Tensor  # [M] int64
+    y: np.ndarray  # [M] int64
     notes: list[str]  # what was left out of the folder, a line for each reason
 
 
@@ -40,9 +38,9 @@ class Prediction(NamedTuple):
 
     support: Labelled
     query: list[Path]
-    probabilities: Tensor  # [P, N] float64
-    near: Tensor  # [P, K] support pictures, the nearest first
-    unknown: Tensor | None  # [P] bool, where a threshold was asked for
+    probabilities: np.ndarray  # [P, N] float64
+    near: np.ndarray  # [P, K] support pictures, the nearest first
+    unknown: np.ndarray | None  # [P] bool, where a threshold was asked for
     threshold: float | None
     findings: Findings
     truth: list[str] | None  # the class folder of each query, where there are such
@@ -51,17 +49,21 @@ class Prediction(NamedTuple):
 
     def order(self) -> list[int]:
         """The queries, least certain first."""
-        return self.probabilities.amax(-1).argsort(stable=True).tolist()
+        return np.argsort(self.probabilities.max(-1), kind="stable").tolist()
 
     def label(self, i: int) -> str:
         """The most probable class of query i, or "unknown"."""
         if self.unknown is not None and self.unknown[i]:
             return UNKNOWN
-        return self.support.names[int(self.probabilities[i].argmax())]
+        return self.support.names[self.best(i)[0]]
 
     def runner_up(self, i: int) -> str:
         """The second most probable class of query i."""
-        return self.support.names[int(self.probabilities[i].topk(2).indices[1])]
+        return self.support.names[self.best(i)[1]]
+
+    def best(self, i: int) -> list[int]:
+        """The two most probable classes of query i."""
+        return np.argsort(-self.probabilities[i], kind="stable")[:2].tolist()
 
 
 UNKNOWN = "unknown"
@@ -91,25 +93,26 @@ def predict(
     asked = asked._replace(paths=[asked.paths[i] for i in kept], labels=[asked.labels[i] for i in kept])
     shown = [one for one in other if one is not None]
     seen = {one.pixels for one in own if one is not None}
-    new = torch.tensor([one.pixels not in seen for one in shown])
+    new = np.array([one.pixels not in seen for one in shown])
     if not new.all():
         notes.append(f"query: {int((~new).sum())} of {len(new)} pictures are in support, too; no accuracy counts them")
-    judged = by_ridge(features, learned.y, len(learned.names), torch.from_numpy(np.stack([z.features for z in shown])))
+    query_features = np.stack([one.features for one in shown])
+    judged = cache.method.judge(features, learned.y, len(learned.names), query_features)
     notes += _left_out_notes("query", asked)
     return _concluded(judged, learned, asked, new, unknown, [*learned.notes, *notes])
 
 
 def _concluded(
-    judged: Judged, learned: Labelled, asked: Folder, new: Tensor, unknown: float | None, notes: list[str]
+    judged: Judged, learned: Labelled, asked: Folder, new: np.ndarray, unknown: float | None, notes: list[str]
 ) -> Prediction:
     """Scores, made into probabilities and accuracies. new [P] bool: the queries that are no support pictures."""
     scale = scale_of(judged.left_out, learned.y)
-    probabilities = (scale * judged.query).softmax(-1)
-    limit = None if unknown is None else threshold((scale * judged.left_out).softmax(-1), learned.y, unknown)
-    doubtful = None if limit is None else probabilities.amax(-1) < limit
+    probabilities = softmax(scale * judged.query)
+    limit = None if unknown is None else threshold(softmax(scale * judged.left_out), learned.y, unknown)
+    doubtful = None if limit is None else probabilities.max(-1) < limit
     truth, right = _truth(asked.labels, learned.names, open_set=unknown is not None), None
     if truth is not None:
-        place = torch.tensor([learned.names.index(t) if t in learned.names else -1 for t in truth])
+        place = np.array([learned.names.index(t) if t in learned.names else -1 for t in truth])
         right = accuracy((probabilities.argmax(-1) == place)[new & (place >= 0)])
     return Prediction(
         learned, asked.paths, probabilities, judged.near, doubtful, limit, findings(judged.left_out, learned.y),
@@ -139,7 +142,7 @@ def _truth(labels: Sequence[str], names: Sequence[str], *, open_set: bool) -> li
     return list(labels)
 
 
-def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labelled, Tensor]:
+def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labelled, np.ndarray]:
     """The readable pictures, each once in a class; one with the same pixels in another class stays, and is named."""
     first: dict[tuple[str, str], int] = {}  # by pixels and class
     copies: list[Path] = []
@@ -162,8 +165,8 @@ def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labe
         notes.append(
             f"support: {n} pictures are in {' and in '.join(pair)}, the same pixels; nothing can tell them apart"
         )
-    y = torch.tensor([names.index(folder.labels[i]) for i in kept])
-    features = torch.from_numpy(np.stack([one.features for i in kept if (one := known[i]) is not None]))
+    y = np.array([names.index(folder.labels[i]) for i in kept])
+    features = np.stack([one.features for i in kept if (one := known[i]) is not None])
     return Labelled([folder.paths[i] for i in kept], names, y, notes), features
 
 

@@ -1,7 +1,9 @@
-"""From labelled pictures to probabilities of new ones, with the accuracy one can expect. Layer 3.
+"""From scores to probabilities, with the accuracy one can expect. Layer 3, NumPy alone.
 
 The accuracy is estimated without a test set: each support picture is classified by what was learned from the others.
 The temperature of the probabilities and the threshold below which a picture is called unknown come from the same.
+
+Shapes: scores and probabilities [M, N] float64, higher for likelier classes; y [M] int in 0..N-1.
 """
 
 import math
@@ -9,59 +11,56 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from fewshot.algorithms.ridge import fit_ridge, unit_length
-from fewshot.metrics import Z95
-from fewshot.ops.similarities import cosines
+from fewshot.feature_heads import cross_entropy, fit, unit
 
-SCALE = 10.0  # of scores near 0 and 1, where a class has no second picture to calibrate by
-SCALES = torch.logspace(-1, 2.5, 141, dtype=torch.float64)  # that are tried
+SCALE = 10.0  # of scores near 0 and 1, where no class has a second picture to calibrate by
+SCALES = np.logspace(-1, 2.5, 141)  # that are tried
+Z95 = 1.959963984540054  # as in metrics.py, which imports torch
+Array = np.ndarray
 
 
 class Judged(NamedTuple):
-    """Scores of support and query pictures, higher for likelier classes."""
+    """Scores of support and query pictures."""
 
-    left_out: Tensor  # [M, N] of the support pictures, each judged by what was learned without it
-    query: Tensor  # [P, N]
-    near: Tensor  # [P, K] int64 the support pictures that are most like each query, the nearest first
-
-
-def by_ridge(support: Tensor, y: Tensor, ways: int, query: Tensor) -> Judged:
-    """Ridge regression on features: support [M, V, D] in V views, y [M] in 0..N-1, any number of each; query [P, V, D].
-
-    The views of a support picture are learned from like so many pictures, and left out together; a picture's scores
-    are the mean over its views.
-    """
-    views = support.shape[1]
-    x, q = (unit_length(z.double(), square_root=True) for z in (support, query))
-    onehot = torch.nn.functional.one_hot(y.repeat_interleave(views), ways).double()
-    fit = fit_ridge(x.flatten(0, 1)[None], onehot[None], copies=views)
-    left_out = fit.left_out[0].unflatten(0, (-1, views)).mean(1)
-    return Judged(left_out, q.mean(1) @ fit.weight[0] + fit.bias[0], nearest(q.mean(1), x.mean(1)))
+    left_out: Array  # [M, N] of the support pictures, each judged by what was learned without it
+    query: Array  # [P, N]
+    near: Array  # [P, K] int the support pictures that are most like each query, the nearest first
 
 
-def nearest(query: Tensor, support: Tensor, most: int = 3) -> Tensor:
-    """Places of the support pictures most like each query, by cosine: [P, D], [M, D] -> [P, most]."""
-    return cosines(query, support).topk(min(most, len(support)), dim=-1).indices
+def by_head(kind: str, support: Array, y: Array, ways: int, query: Array) -> Judged:
+    """By a head of `feature_heads.py` on features, support [M, V, D] and query [P, V, D]."""
+    head, left_out = fit(kind, support, y, ways)
+    return Judged(left_out, head.scores(query), nearest(query, support))
 
 
-def scale_of(left_out: Tensor, y: Tensor) -> float:
+def nearest(query: Array, support: Array, most: int = 3) -> Array:
+    """Support pictures most like each query, by cosine, the nearest first: [P, V, D], [M, V, D] -> [P, most]."""
+    q, s = (unit(unit(z, rooted=True).mean(1), rooted=False) for z in (query, support))
+    return np.argsort(-(q @ s.T), axis=1, kind="stable")[:, :most]
+
+
+def softmax(scores: Array) -> Array:
+    """Probabilities over the last axis."""
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def scale_of(left_out: Array, y: Array) -> float:
     """softmax(scale * scores) are calibrated probabilities; `SCALE` where every class has one picture."""
     told = has_others(y)
     return best_scale(left_out[told], y[told]) if told.any() else SCALE
 
 
-def has_others(y: Tensor) -> Tensor:
+def has_others(y: Array) -> Array:
     """[M]: whether the class of a picture has another one; one without cannot be recognised without itself."""
-    return y.bincount()[y] > 1
+    return np.bincount(y)[y] > 1
 
 
-def best_scale(scores: Tensor, y: Tensor) -> float:
+def best_scale(scores: Array, y: Array) -> float:
     """The inverse temperature of the least mean -log p(y): scores [M, N], y [M]."""
-    loss = [torch.nn.functional.cross_entropy(s * scores, y) for s in SCALES]
-    return float(SCALES[torch.stack(loss).argmin()])
+    return float(SCALES[int(np.argmin([cross_entropy(s * scores, y) for s in SCALES]))])
 
 
 class Accuracy(NamedTuple):
@@ -76,20 +75,20 @@ class Accuracy(NamedTuple):
         return f"{self.value:.1f} % (95 % interval {self.low:.1f} to {self.high:.1f}, {self.pictures} pictures)"
 
 
-def accuracy(right: Tensor) -> Accuracy | None:
+def accuracy(right: Array) -> Accuracy | None:
     """right [M] bool -> how many are; None where there are no pictures."""
     n = len(right)
     if not n:
         return None
-    p, z = right.double().mean().item(), Z95 * Z95 / n
+    p, z = float(right.mean()), Z95 * Z95 / n
     middle, half = (p + z / 2) / (1 + z), math.sqrt(z * p * (1 - p) + z * z / 4) / (1 + z)
     return Accuracy(100 * p, 100 * max(0.0, middle - half), 100 * min(1.0, middle + half), n)
 
 
-def threshold(probabilities: Tensor, y: Tensor, share: float) -> float:
+def threshold(probabilities: Array, y: Array, share: float) -> float:
     """The probability below which `share` of the left-out support pictures [M, N] would be called unknown."""
-    known = probabilities[has_others(y)].amax(-1)
-    return float(known.quantile(share)) if len(known) else 0.0
+    known = probabilities[has_others(y)].max(-1)
+    return float(np.quantile(known, share)) if len(known) else 0.0
 
 
 class Findings(NamedTuple):
@@ -101,7 +100,7 @@ class Findings(NamedTuple):
     mixed_up: list[tuple[int, int, int]]  # two classes and how often one was taken for the other, most first
 
 
-def findings(left_out: Tensor, y: Tensor) -> Findings:
+def findings(left_out: Array, y: Array) -> Findings:
     """From the scores [M, N] of the left-out support pictures and their classes [M]."""
     told, ways = has_others(y), left_out.shape[-1]
     truth, taken = y[told], left_out[told].argmax(-1)

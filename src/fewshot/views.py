@@ -8,9 +8,7 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 VIEWS = 4  # centre, whole, and both mirrored
 
@@ -27,7 +25,7 @@ def pixels_hash(picture: Image.Image) -> str:
     return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
-def views(picture: Image.Image, size: Size, interpolation: str) -> Tensor:
+def views(picture: Image.Image, size: Size, interpolation: str) -> np.ndarray:
     """RGB -> [4, 3, crop, crop] uint8: centre, centre mirrored, whole, whole mirrored."""
     method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
     scale = size.resize / min(picture.size)
@@ -35,5 +33,5 @@ def views(picture: Image.Image, size: Size, interpolation: str) -> Tensor:
     left, top = (wide - size.crop) // 2, (high - size.crop) // 2
     centre = picture.resize((wide, high), method).crop((left, top, left + size.crop, top + size.crop))
     whole = picture.resize((size.crop, size.crop), method)
-    shown = torch.from_numpy(np.stack([np.asarray(centre), np.asarray(whole)])).permute(0, 3, 1, 2)  # [2, 3, S, S]
-    return torch.stack([shown, shown.flip(-1)], 1).flatten(0, 1)
+    shown = np.stack([np.asarray(centre), np.asarray(whole)]).transpose(0, 3, 1, 2)  # [2, 3, S, S]
+    return np.stack([shown, shown[..., ::-1]], 1).reshape(VIEWS, *shown.shape[1:])

@@ -1,6 +1,8 @@
 """`fewshot predict` on folders of drawn pictures, in one process; every bad input is one line and exit code 2."""
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +84,13 @@ def test_the_second_call_needs_no_network(predict: Callable[..., None], monkeypa
     predict()
 
 
+def test_where_all_is_known_torch_is_not_imported(predict: Callable[..., None], pictures: Path) -> None:
+    predict()
+    words = ["support=support", "query=query", *TINY, "out=a.csv", "html=a.html"]
+    check = "import sys; from fewshot.cli.predict import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check, *words], check=True, cwd=pictures, capture_output=True)
+
+
 def test_what_is_left_out_is_named(predict: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     (Path("support") / "dog" / "notes.txt").write_text("woof")
     (Path("support") / "dog" / ".hidden.png").write_bytes(b"")
@@ -139,6 +148,12 @@ def test_unreadable_files_are_an_error_or_skipped(
         (["support=support", "query=query", "querry=a"], "'querry=a' is no KEY=VALUE of predict; did you mean query?"),
         (["support=support", "query=query", "backbone=conv4"], "backbone=conv4 is not pre-trained; choose"),
         (["support=support", "query=query", "backbone=nothing"], "there is no 'backbone/nothing'"),
+        (["support=support", "query=query", "head=svm"], "head=svm is unknown; choose ridge, logistic, cosine or cl2n"),
+        (["support=support", "query=query", "checkpoint=best"], "checkpoint=best has no meaning here: it needs run="),
+        (
+            ["support=support", "query=query", "run=a", "backbone=b"],
+            "backbone=b has no meaning here: run=a has its own",
+        ),
     ],
 )
 def test_bad_input_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
@@ -153,6 +168,21 @@ def test_bad_input_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch, 
         main([*words, *own])
     assert raised.value.exit_code == 2
     assert "\n" not in str(raised.value)
+
+
+def test_a_runs_algorithm_at_its_ways(
+    predict: Callable[..., None], pictures: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A MAML run, whose head serves five classes: it adapts to five, and says so of three."""
+    words = [f"run={trained}", "algorithm.eval_inner_steps=1", "threads=1", "query=query/dog"]
+    with pytest.raises(InputError, match="support has 3 classes: ways=3, but this head was learned for ways=5"):
+        main(["support=support", *words])
+    for n, name in enumerate(("ship", "sun")):
+        for i in range(2):
+            picture(pictures / "support" / name / f"{i}.png", (90 * n, 90, 0), 50 + 10 * n + i)
+    assert main(["support=support", *words, "out=a.csv"]) == 0
+    assert "expected accuracy: " in capsys.readouterr().out
+    assert len(rows(pictures / "a.csv")) == 2
 
 
 def test_rights_are_named(predict: Callable[..., None], pictures: Path) -> None:

@@ -42,8 +42,11 @@ def with_ones(x: Tensor) -> Tensor:
     return torch.cat([x, torch.ones_like(x[..., :1])], -1)
 
 
-def fit_logistic(x: Tensor, onehot: Tensor, C: float) -> Tensor:
-    """(1) for T tasks: x [T, M, D], onehot [T, M, N] float64 -> weight and, in the last row, bias, [T, D + 1, N]."""
+def fit_logistic(x: Tensor, onehot: Tensor, C: float | Tensor) -> Tensor:
+    """(1) for T tasks: x [T, M, D], onehot [T, M, N] float64 -> weight and, in the last row, bias, [T, D + 1, N].
+
+    A row without a label, all zeros in `onehot`, does not count. C: a number, or [T, 1, 1] for one of each task.
+    """
     if x.shape[1] < x.shape[2]:  # W lies in the span of the images: M numbers for each class do instead of D
         basis = torch.linalg.qr(x.mT).Q  # [T, D, M]
         w = fit_logistic(x @ basis, onehot, C)
@@ -51,15 +54,17 @@ def fit_logistic(x: Tensor, onehot: Tensor, C: float) -> Tensor:
     x = with_ones(x)
     penalty = torch.ones_like(x[:, :1]).mT  # [T, D + 1, 1]
     penalty[:, -1] = 0
+    counts = onehot.sum(-1, keepdim=True)  # [T, M, 1]
+    each = C.flatten() if isinstance(C, Tensor) else C
 
     def objective(w: Tensor) -> Tensor:
         fit = (onehot * (x @ w).log_softmax(-1)).sum((1, 2))
-        return (penalty * w * w).sum((1, 2)) / 2 - C * fit  # [T]
+        return (penalty * w * w).sum((1, 2)) / 2 - each * fit  # [T]
 
     w = x.new_zeros(len(x), x.shape[-1], onehot.shape[-1])
     value, first = objective(w), None
     for _ in range(NEWTON_STEPS):
-        p = (x @ w).softmax(-1)  # [T, M, N]
+        p = counts * (x @ w).softmax(-1)  # [T, M, N]
         gradient = C * x.mT @ (p - onehot) + penalty * w
         size = gradient.square().sum((1, 2))
         first = size if first is None else first
@@ -76,7 +81,7 @@ def fit_logistic(x: Tensor, onehot: Tensor, C: float) -> Tensor:
     return w
 
 
-def _conjugate_gradients(x: Tensor, p: Tensor, C: float, penalty: Tensor, b: Tensor) -> Tensor:
+def _conjugate_gradients(x: Tensor, p: Tensor, C: float | Tensor, penalty: Tensor, b: Tensor) -> Tensor:
     """v with Hessian v = b, for each task; all of [T, D + 1, N] but p [T, M, N]."""
     v, r, d = torch.zeros_like(b), b, b
     size = first = b.square().sum((1, 2), keepdim=True)  # [T, 1, 1]

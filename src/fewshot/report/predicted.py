@@ -35,14 +35,14 @@ def page(found: Prediction) -> str:
 
 
 def _card(found: Prediction, i: int) -> dict[str, Any]:
-    names, best = found.support.names, found.probabilities[i].topk(2)
+    names, best = found.support.names, found.best(i)
     return {
         "picture": thumbnail(found.query[i]),
         "name": found.query[i].name,
         "path": str(found.query[i]),
         "label": found.label(i),
-        "best": names[int(best.indices[0])],
-        "percent": [round(100 * float(p)) for p in best.values],
+        "best": names[best[0]],
+        "percent": [round(100 * float(found.probabilities[i][c])) for c in best],
         "runner_up": found.runner_up(i),
         "true": found.truth[i] if found.truth else None,
         "near": [(int(j), names[int(found.support.y[j])], found.support.paths[int(j)].name) for j in found.near[i]],

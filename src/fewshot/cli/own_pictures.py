@@ -1,0 +1,146 @@
+"""What predict and export have in common: KEY=VALUE words, and the method that they choose. Layer 6."""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewshot.errors import InputError
+
+if TYPE_CHECKING:
+    from fewshot.features import FeatureCache
+
+SHARED: dict[str, Any] = {
+    "support": None, "run": None, "checkpoint": None, "trust": "false", "backbone": None, "head": "ridge",
+    "unreadable": "error", "device": "auto", "cache_dir": None, "threads": None,
+}  # fmt: skip
+OF_BOTH = """  support=DIR      a folder with a folder of pictures for each class
+  run=RUN          a run folder: its algorithm adapts to the support pictures; also checkpoint=, algorithm.KEY=VALUE
+  trust=true       follow whatever code a run names that was not trained here, see docs/security.md
+  backbone=NAME    without a run: a pre-trained network (default efficientnet_lite0); its keys: backbone.KEY=VALUE
+  head=NAME        without a run, what learns from the network's features: ridge | logistic | cosine | cl2n
+  unreadable=skip  leave unreadable files out, where the first of them is an error otherwise
+  device=auto      auto | cpu | cuda | cuda:<index>
+  cache_dir=DIR    where features are kept: the same pictures take no time when they come again
+  threads=N        processor cores to use; all, where it is not set
+  --config-dir DIR YAML files of your own networks, as for train
+"""
+
+
+class Words:
+    """The words behind a verb, read. keys: the verb's own, with their defaults, beside those in `SHARED`; needed: keys
+    that must be there, and what each is like.
+
+    InputError for a word that is no KEY=VALUE of the verb, and for values that cannot be meant.
+    """
+
+    def __init__(self, verb: str, argv: Sequence[str], keys: Mapping[str, Any], needed: Mapping[str, str]) -> None:
+        self.needed = needed
+        self.keys: dict[str, Any] = {**SHARED, **keys}
+        self.config_dir: str | None = None
+        self.deeper: list[str] = []  # backbone.KEY=VALUE, algorithm.KEY=VALUE
+        words = iter(argv)
+        for word in words:
+            key, sign, value = word.partition("=")
+            if word == "--config-dir":
+                self.config_dir = next(words, None)
+            elif key.startswith(("backbone.", "algorithm.")) and sign:
+                self.deeper.append(word)
+            elif sign and key in self.keys:
+                self.keys[key] = value.strip("'\"") or None
+            else:
+                near = difflib.get_close_matches(key, self.keys, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"keys are: {', '.join(self.keys)}"
+                raise InputError(f"'{word}' is no KEY=VALUE of {verb}; {hint}")
+        self._check(verb)
+
+    def _check(self, verb: str) -> None:
+        keys = self.keys
+        for needed, like in self.needed.items():
+            if not keys[needed]:
+                raise InputError(f"{verb} needs {needed}={like}; see fewshot {verb} --help")
+        if keys["unreadable"] not in ("error", "skip"):
+            raise InputError(f"unreadable={keys['unreadable']} is unknown; choose error or skip")
+        for key, kind, like in (("unknown", float, "a number such as 0.05"), ("threads", int, "a whole number")):
+            try:
+                keys[key] = None if keys.get(key) is None else kind(keys[key])
+            except ValueError as error:
+                raise InputError(f"{key}={keys[key]} is not {like}") from error
+        other, own = ("backbone", "backbone") if keys["run"] else ("algorithm", "checkpoint")
+        if wrong := [w for w in self.deeper if w.startswith(f"{other}.")] + [f"{own}={keys[own]}"] * bool(keys[own]):
+            why = f"run={keys['run']} has its own network" if keys["run"] else "it needs run=RUN"
+            raise InputError(f"{wrong[0]} has no meaning here: {why}; leave it out")
+        if not Path(keys["support"]).is_dir():  # before torch is imported
+            raise InputError(f"support={keys['support']} is not a folder")
+
+
+def feature_cache(words: Words) -> "FeatureCache":
+    """The chosen method behind its cache."""
+    return _of_run(words) if words.keys["run"] else _pretrained(words)
+
+
+def _of_run(words: Words) -> "FeatureCache":
+    from fewshot.adapted import Adapted
+    from fewshot.cli.compose import compose
+    from fewshot.cli.evaluate import offer_run
+    from fewshot.cli.overrides import override
+    from fewshot.features import FeatureCache
+    from fewshot.run_folder import RunFolder
+    from fewshot.trained import restore
+
+    keys = words.keys
+    run = [override("run", keys["run"]), f"trust={keys['trust']}"]
+    offer_run(run)
+    config = compose("evaluate", [*run, *words.deeper], words.config_dir).config
+    _use_threads(keys)
+    folder = RunFolder(Path(keys["run"]))
+    trained = restore(folder, keys["checkpoint"], config, trust=config["trust"])
+    method = Adapted(trained, device=keys["device"])
+    key = {"weights": folder.weights(trained.which), "context": trained.context, "backbone": config["backbone"]}
+    return FeatureCache(Path(keys["cache_dir"] or config["cache_dir"]), {**key, "fixed": method.fixed}, method)
+
+
+def _pretrained(words: Words) -> "FeatureCache":
+    """The network's weights are named by what its configuration says, or by a file's content."""
+    import hashlib
+
+    from fewshot.cli.compose import compose
+    from fewshot.features import FeatureCache
+    from fewshot.with_head import WithHead
+
+    keys = words.keys
+    name = keys["backbone"] or "efficientnet_lite0"
+    config = compose("config", [f"backbone={name}", *words.deeper], words.config_dir).config
+    node = config["backbone"]
+
+    def make() -> Any:
+        from fewshot.assemble import make_backbone
+
+        _use_threads(keys)
+        network = make_backbone(config, {"image_shape": [3, 224, 224]}, seed=0)
+        if not hasattr(network, "input"):
+            raise InputError(
+                f"backbone={name} is not pre-trained; choose efficientnet_lite0, or timm and backbone.model"
+            )
+        return network
+
+    weights = Path(str(node.get("weights")))
+    key = dict(node) | ({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()} if weights.is_file() else {})
+    method = WithHead(make, head=keys["head"], device=keys["device"])
+    return FeatureCache(Path(keys["cache_dir"] or config["cache_dir"]), key, method)
+
+
+def _use_threads(keys: Mapping[str, Any]) -> None:
+    import torch
+
+    from fewshot.engine import runtime
+
+    torch.set_num_threads(keys["threads"] or runtime.threads_per_process(1))
+
+
+def progress(done: int, of: int) -> None:
+    """One line that counts, in a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done == of else ""
+        print(f"\rlooking at {done} of {of} new pictures", end=end, file=sys.stderr, flush=True)
