@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
+from fewshot import records
 from fewshot.engine.durable import sync
 from fewshot.errors import FewshotError
 
@@ -74,18 +76,28 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
 def load(folder: Path, which: str | int = "last") -> tuple[int, dict[str, Any]]:
     """Read a checkpoint back as (step, state), hashes verified. which: `last`, `best`, or a step.
 
-    For `last` a damaged checkpoint is passed over, with a warning, for the newest intact one before it.
+    For `last` a damaged checkpoint is passed over, with a warning, for the newest intact one before it. `best` is what
+    the progress in that one says, whose hash is verified; its pointer is looked at only where there is no progress.
     Raises FewshotError where there is none, and always on a pickle in place of a state or another format.
     """
     step = _pointed(folder, which) if isinstance(which, str) else which
     if which == "last":
         return _newest_intact(folder, step)
+    if which == "best" and steps(folder):
+        last, state = _newest_intact(folder, _pointed(folder, "last"), warn=False)
+        best = (state.get("progress") or {}).get("best")
+        step = best["step"] if best else step
+        if step == last:
+            return last, state
     if step is None or step not in steps(folder):
         raise FewshotError(f"no checkpoint '{which}' in {folder}; use 'last' or one of {steps(folder)}")
     try:
         return step, _read(folder, step)
     except _DamagedError as error:
-        raise FewshotError(f"checkpoint '{which}' of {folder} is damaged ({error}); use checkpoint=last") from error
+        raise FewshotError(
+            f"checkpoint '{which}' of {folder} is damaged ({error}); use checkpoint=last to evaluate; to go on "
+            f"training without it, remove {folder / str(step)}"
+        ) from error
 
 
 def steps(folder: Path) -> list[int]:
@@ -155,7 +167,7 @@ def _manifest(step: int, files: Mapping[str, bytes]) -> bytes:
     return json.dumps({"format": FORMAT, "step": step, "files": hashes}, indent=2).encode()
 
 
-def _newest_intact(folder: Path, pointed: int | None) -> tuple[int, dict[str, Any]]:
+def _newest_intact(folder: Path, pointed: int | None, *, warn: bool = True) -> tuple[int, dict[str, Any]]:
     """The checkpoint at the pointer, else the one before it, and so on.
 
     One newer than the pointer is unfinished, or from before the run was resumed at an earlier step: it comes last.
@@ -169,7 +181,7 @@ def _newest_intact(folder: Path, pointed: int | None) -> tuple[int, dict[str, An
         except _DamagedError as error:
             faults.append(str(error))
             continue
-        if faults:
+        if faults and warn:
             _LOG.warning("damaged checkpoint in %s: %s; using step %d", folder, "; ".join(faults), step)
         return step, state
     raise FewshotError(f"no intact checkpoint in {folder}: {'; '.join(faults) or 'it holds none'}; start a new run")
@@ -179,7 +191,7 @@ def _read(folder: Path, step: int) -> dict[str, Any]:
     """The state of one step; _DamagedError where the files are not what was written."""
     path = _present(folder).get(step, folder / str(step))
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
+        manifest = json.loads(records.content(path / "manifest.json"))
         tensors, text = (_verified(path / name, manifest["files"][name]) for name in _STATE_FILES)
         stored = json.loads(text)
         if (manifest["step"], manifest["format"]) != (step, stored["format"]):
@@ -199,9 +211,10 @@ def _read(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size != expected["bytes"]:
+        raise _DamagedError(f"{path.name} has {status.st_size} bytes, expected {expected['bytes']}")
     data = path.read_bytes()
-    if len(data) != expected["bytes"]:
-        raise _DamagedError(f"{path.name} has {len(data)} bytes, expected {expected['bytes']}")
     found = hashlib.sha256(data).hexdigest()
     if found != expected["sha256"]:
         raise _DamagedError(f"{path.name} has sha256 {found[:12]}.., expected {expected['sha256'][:12]}..")
@@ -213,7 +226,9 @@ def _refuse_pickle(path: Path) -> None:
     for file in (path, *path.glob("*")):
         head = b""
         with contextlib.suppress(OSError):
-            head = file.read_bytes()[:9]
+            if file.is_file():
+                with file.open("rb") as opened:
+                    head = opened.read(9)
         # torch.save writes a zip or a pickle, which starts with 0x80 and its protocol. So may a safetensors
         # file: eight bytes of its header's length, then a brace.
         pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and any(head[2:8])
@@ -234,8 +249,8 @@ def _install(temporary: Path, folder: Path, step: int) -> None:
 
 def _pointed(folder: Path, pointer: str) -> int | None:
     try:
-        return int((folder / pointer).read_text())
-    except (OSError, ValueError):
+        return int(records.content(folder / pointer))
+    except (OSError, ValueError):  # Damaged is one
         return None
 
 

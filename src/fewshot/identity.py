@@ -40,6 +40,15 @@ def evaluation_identity(config: Mapping[str, Any]) -> str:
     return identity({**config, "run": None, "checkpoint": run.weights(which)})
 
 
+def edited(run: RunFolder) -> bool:
+    """Whether the config.yaml of a training is another one than the run began with, in what its numbers depend on.
+
+    Of an evaluation, whose identity is of its run's weights, and of version 0.1 it cannot be told.
+    """
+    config = run.stored_config
+    return not {"run", "train_shift"} & config.keys() and identity(config) != run.about["identity"]
+
+
 def computing(config: Mapping[str, Any]) -> dict[str, Any]:
     """Path -> value of every key that a run's numbers may depend on; of `init` what counts is the weights' hash."""
     flat = {key: value for key, value in flatten(config).items() if not outside(key)}

@@ -95,7 +95,7 @@ def refuse_leak_before(first: Plan, plan: Plan) -> None:
 def _wanted_precision(plan: Plan) -> str:
     """What the configuration asks for; for a run with a fixed place `auto` is what it was when the run began."""
     if plan.config["precision"] == "auto" and plan.folder and (plan.folder / "run.json").exists():
-        return str(RunFolder(plan.folder).config["precision"])
+        return str(RunFolder(plan.folder).config.get("precision", "auto"))
     return str(plan.config["precision"])
 
 

@@ -1,5 +1,6 @@
 """The one test of a run, and the record that it leaves: episodes and result.json, made here for every verb. Layer 4."""
 
+import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -74,11 +75,12 @@ def keep_episodes(folder: RunFolder, tested: Tested, done: Evaluation) -> None:
 
     shown.npz: the test's first episode and its hardest, for pictures; never the end of a run.
     """
-    folder.episodes.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     np.savez_compressed(
-        folder.episodes / "test.npz",
+        content,
         classes=done.classes.numpy(), accuracy=done.accuracy.numpy(), step_accuracy=done.step_accuracy.numpy(),
     )  # fmt: skip
+    folder.keep_file(folder.episodes / "test.npz", content.getvalue())
     try:
         episodes = [
             shown.adapt_and_show(
@@ -86,7 +88,8 @@ def keep_episodes(folder: RunFolder, tested: Tested, done: Evaluation) -> None:
             )
             for k in shown.first_and_hardest(done.accuracy)
         ]
-        shown.save(folder.episodes / "shown.npz", episodes)
+        shown.save(content := io.BytesIO(), episodes)
+        folder.keep_file(folder.episodes / "shown.npz", content.getvalue())
     except Exception as error:  # a user's algorithm may have no backbone, or one that takes no images
         log.warning("no episodes are kept for pictures: %s", " ".join(str(error).split()) or type(error).__name__)
 

@@ -1,9 +1,7 @@
 """What result.json says of a run: numbers, protocol, cost, surroundings, and the verdict. Layer 3."""
 
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from fewshot import __version__
 from fewshot.algorithms.base import Algorithm
 from fewshot.backbones.normalized import stated as stated_normalization
 from fewshot.datasets.base import ImageSet
+from fewshot.engine.code_version import git_commit
 from fewshot.engine.runtime import describe
 from fewshot.transforms import Augment, described
 
@@ -70,16 +69,5 @@ def environment(device: torch.device, precision: str, processes: int = 1) -> dic
         "threads": torch.get_num_threads(),  # of each process
         "processes": processes,
         "precision": precision,
-        "git": _git_commit(),
+        "git": git_commit(),
     }
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, with "+" where files differ from it; None elsewhere."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

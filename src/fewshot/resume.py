@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
+from fewshot.engine.code_version import code_version
 from fewshot.errors import InputError
 from fewshot.identity import differing_keys, identity
 from fewshot.run_folder import RunFolder
 
 log = logging.getLogger("fewshot")
+_ANEW = "resume=false starts a new run"
 
 
 def check_writable(folder: Path) -> None:
@@ -37,9 +39,7 @@ def open_fixed(path: Path, config: Mapping[str, Any], ident: str, names: Mapping
     if (resume := str(config.get("resume", "auto")).lower()) not in ("auto", "true"):
         raise InputError(f"resume={resume} in a sweep, whose jobs go on by themselves; name=NEW starts another")
     folder = RunFolder.claim(path, as_yaml(config), ident, names=dict(names))
-    if there:
-        log.warning("going on with %s", path)
-    return folder
+    return _going_on(folder, config) if there else folder
 
 
 def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> RunFolder:
@@ -47,8 +47,7 @@ def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, st
     ident, resume = identity(config), str(config["resume"]).lower()
     if resume in ("auto", "true"):
         if (found := RunFolder.newest_unfinished(parent, ident)) is not None:
-            log.warning("going on with %s", found.path)
-            return found
+            return _going_on(found, config)
         if resume == "true":
             raise InputError(_nothing_to_resume(parent, config))
     elif resume != "false":
@@ -64,15 +63,31 @@ def as_yaml(config: Mapping[str, Any]) -> str:
 def _named_folder(path: Path, config: Mapping[str, Any], ident: str) -> RunFolder:
     if not (path / "config.yaml").is_file():
         raise InputError(f"resume={path} is not a run folder; use auto, true, false or a folder with a config.yaml")
-    theirs = RunFolder(path).config
-    if identity(theirs) != ident:
+    theirs = RunFolder(path).stored_config
+    if RunFolder(path).about["identity"] != ident:
+        if identity(theirs) == ident:
+            raise InputError(f"{path} was begun with another configuration, its config.yaml was edited; {_ANEW}")
         keys = "; ".join(differing_keys(config, theirs)[:8])
         raise InputError(f"{path} was run with another configuration ({keys}); use resume=false for a new run")
     folder = RunFolder.open(path)
     if folder.finished:
         folder.close()
         raise InputError(f"{path} is finished; use fewshot evaluate run={path}, or resume=false for a new run")
-    log.warning("going on with %s", path)
+    return _going_on(folder, config)
+
+
+def _going_on(folder: RunFolder, config: Mapping[str, Any]) -> RunFolder:
+    """An unfinished run, locked; InputError where its config.yaml is not what it began with."""
+    try:
+        theirs = folder.stored_config
+        if "run" not in theirs and (keys := "; ".join(differing_keys(config, theirs)[:8])):
+            raise InputError(f"{folder.path}/config.yaml was edited since the run began ({keys}); put it back")
+    except InputError as error:
+        folder.close()
+        raise InputError(f"{error}; {_ANEW}") from error
+    log.warning("going on with %s", folder.path)
+    if (begun := folder.about.get("code", code_version())) != code_version():
+        log.warning("it was begun with fewshot %s, and goes on with %s", begun, code_version())
     return folder
 
 
@@ -80,6 +95,6 @@ def _nothing_to_resume(parent: Path, config: Mapping[str, Any]) -> str:
     others = [run.path for run in RunFolder.listed(parent) if not run.finished]
     if not others:
         return f"resume=true, but no unfinished run of this configuration is in {parent}; use resume=auto"
-    keys = "; ".join(differing_keys(config, RunFolder(others[0]).config)[:8])
+    keys = "; ".join(differing_keys(config, RunFolder(others[0]).stored_config)[:8])
     keys = keys or "nothing: it is in use by another process"
     return f"resume=true, but the unfinished run {others[0]} differs in: {keys}; use resume=auto for a new run"

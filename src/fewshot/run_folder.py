@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 from fewshot import __version__, records, schema, signature
 from fewshot.construct import refuse_foreign
 from fewshot.engine import strict_json
+from fewshot.engine.code_version import code_version
 from fewshot.engine.durable import replace, reported, sync
 from fewshot.errors import FewshotError, InputError
 from fewshot.metrics_file import MetricsFile
@@ -138,7 +139,7 @@ class RunFolder:
     @property
     def in_use(self) -> bool:
         """Whether a living process holds it."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             descriptor = os.open(self.path / "lock", os.O_RDWR)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,6 +246,7 @@ class RunFolder:
         Its last keys are the hashes of the other records, and its own: what is changed afterwards is found.
         """
         files = {name: found for name in RECORDS if (found := records.file_hash(self.path / name))}
+        self.require_there()
         with reported(self.path, FewshotError):
             text = strict_json.dumps(records.sealed({**result, "files": files}), indent=2)
             replace(self.path / "result.json", text.encode())
@@ -256,6 +258,23 @@ class RunFolder:
         now = {name: records.file_hash(self.path / name) for name in RECORDS if name in files}
         differing = [name for name, found in now.items() if found not in (None, files[name])]
         return differing + (["result.json"] if records.changed(self.path / "result.json") else [])
+
+    def keep_file(self, path: Path, data: bytes) -> None:
+        """Store one of the run's files, whole or not at all. FewshotError where the disk cannot be written."""
+        with reported(self.path, FewshotError):
+            path.parent.mkdir(exist_ok=True)
+            replace(path, data)
+
+    def require_there(self) -> None:
+        """FewshotError where the folder that this process holds was moved or deleted: its record would be in two."""
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), (self.path / "lock").stat()):
+                return
+        raise FewshotError(
+            f"{self.path} was moved or deleted while its run wrote in it; put it back, and the same command goes on"
+        )
 
     def close(self) -> None:
         """Release the lock. A process that dies releases it too."""
@@ -285,7 +304,8 @@ class RunFolder:
     def _begin(self, config_yaml: str, identity: str, about: Mapping[str, Any]) -> None:
         """What every run holds from its start; run.json comes last: it makes this a run."""
         config = config_yaml.encode()
-        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__, **about,
+        info = {"identity": identity, "created": datetime.now(UTC).isoformat(), "fewshot": __version__,
+                "code": code_version(), **about,
                 "signature": signature.sign(config)}  # fmt: skip
         for folder in (self.checkpoints, self.episodes, self.figures):
             folder.mkdir(exist_ok=True)

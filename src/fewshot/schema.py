@@ -31,14 +31,16 @@ class Number(NamedTuple):
 
 COUNT, PERCENT = Number(1, whole=True), Number(0, 100)
 MEAN = {"accuracy": PERCENT, "accuracy_ci95": Number(0)}
-RUN = {"identity": str, "created": str, "names?": dict, "fewshot?": str, "signature?": (str, None)}
+RUN = {"identity": str, "created": str, "names?": dict, "fewshot?": str, "code?": str, "signature?": (str, None)}
 CLASSES = {"train": [str], "val?": [str], "split_hash?": str}
+TIMES = ("train_seconds", "seconds_per_step", "data_seconds_per_step", "test_episodes_per_second", "peak_memory_mb")
 RESULT: Mapping[str, Any] = {
     **dict.fromkeys(("name", "algorithm", "dataset", "split"), str), "ways": COUNT, "shots": COUNT, "queries": COUNT,
     "seed": int, "steps": Number(0, whole=True), "test": {**MEAN, "episodes": COUNT}, "protocol": dict,
-    "environment?": dict, "timing?": dict, "train?": (dict, None), "baselines?": (dict, None),
-    "val?": (MEAN, None), "paper?": ({"accuracy": float, "verdict": str}, None),
-    "backbone?": ({"name": str, "parameters": int, "image_size": list}, None), "files?": dict,
+    "environment?": dict, "timing?": {f"{key}?": Number(0) for key in TIMES}, "train?": (dict, None),
+    "baselines?": ({"raw_pixels?": MEAN, "untrained?": MEAN}, None), "val?": (MEAN, None), "files?": dict,
+    "paper?": ({"accuracy": Number(), "verdict": str, "ci95?": (Number(), None), "tolerance?": (Number(), None)}, None),
+    "backbone?": ({"name": str, "parameters": int, "image_size": [int]}, None), "run?": str,
 }  # fmt: skip
 _GROUP = ({"_target_?": str}, None)
 CONFIG: Mapping[str, Any] = {

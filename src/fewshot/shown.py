@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -123,7 +124,7 @@ def first_and_hardest(accuracy: Tensor) -> list[int]:
     return sorted({0, int(accuracy.argmin())})
 
 
-def save(path: Path, episodes: Sequence[ShownEpisode]) -> None:
+def save(path: Path | BinaryIO, episodes: Sequence[ShownEpisode]) -> None:
     """As arrays `<number>/<field>` of one compressed npz."""
     arrays = {f"{i}/{f.name}": getattr(shown, f.name) for i, shown in enumerate(episodes) for f in fields(shown)}
     arrays = {name: array for name, array in arrays.items() if array is not None}

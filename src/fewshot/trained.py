@@ -1,5 +1,6 @@
 """A run's weights, used again: restored as they were tested, or as the start of another run. Layer 4."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,11 @@ from fewshot.assemble import Config, make_algorithm
 from fewshot.backbones.normalized import Normalized
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
+from fewshot.identity import edited
 from fewshot.pictures import Pictures
 from fewshot.run_folder import RunFolder
+
+log = logging.getLogger("fewshot")
 
 
 class Trained(NamedTuple):
@@ -50,6 +54,9 @@ def restore(
     own = run.training_config
     if not trust:
         run.refuse_foreign_code(own, ("backbone", "algorithm"))
+    if edited(run):
+        log.warning("%s/config.yaml was edited since the run began: this is not what its weights were trained with",
+                    run.path)  # fmt: skip
     text, have = str(which or run.tested_with), checkpoint.steps(run.checkpoints)
     if text not in ("best", "last", *map(str, have)):
         raise InputError(f"checkpoint={text} is not in {run.path}; choose best, last or one of {have}")

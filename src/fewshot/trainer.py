@@ -205,9 +205,11 @@ class _Run:
     def save(self, *, best: bool = False, step: int | None = None) -> None:
         if not self.processes.first:
             return
+        self.folder.require_there()
         self.progress.window = self.outer_step.window.tolist()
         progress = vars(self.progress) | ({"step": step} if step is not None else {})
-        state = self.outer_step.state() | {"progress": progress, "context": dict(self.context)}
+        record = {"progress": progress, "context": dict(self.context), "metrics": self.folder.metrics.digest}
+        state = self.outer_step.state() | record
         checkpoint.save(self.folder.checkpoints, progress["step"], state, best=best)
 
     def restore(self) -> None:
@@ -226,8 +228,25 @@ class _Run:
             return None
         step, state = checkpoint.load(self.folder.checkpoints)
         checkpoint.prune(self.folder.checkpoints, step)  # a kill may have come before a save's own
-        self.folder.metrics.truncate(step)
+        metrics = self.folder.metrics
+        metrics.truncate(step)
+        if state.get("metrics", metrics.digest) != metrics.digest:
+            log.warning("%s: rows up to step %d are missing, doubled or changed, and stay so", metrics.path, step)
+        self._require_best(step, state["progress"])
         return state
+
+    def _require_best(self, step: int, progress: dict[str, Any]) -> None:
+        """FewshotError where the best checkpoint so far is damaged, which else the test would find; where it was
+        removed, the best of what comes counts."""
+        folder, best = self.folder.checkpoints, progress["best"]
+        if best is None or best["step"] == step:
+            return
+        if best["step"] in checkpoint.steps(folder):
+            checkpoint.load(folder, best["step"])
+            return
+        log.warning("%s has no checkpoint of its best step %d; the best of the coming steps counts, else the last is "
+                    "tested", folder, best["step"])  # fmt: skip
+        progress["best"] = None
 
     def profiler(self) -> contextlib.AbstractContextManager[object]:
         """The profiler of the coming steps, if one is wanted."""

@@ -125,7 +125,7 @@ class RunRecord:
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of one key of metrics.jsonl."""
-        rows = [(int(row["step"]), float(row[key])) for row in self.metrics if key in row]
+        rows = [(row["step"], float(row[key])) for row in self.metrics if isinstance(row.get(key), int | float)]
         return [step for step, _ in rows], [value for _, value in rows]
 
 
