@@ -14,6 +14,7 @@ from fewshot.algorithms.laplacianshot import LaplacianShot
 from fewshot.algorithms.pt_map import PTMAP
 from fewshot.algorithms.tim import TIM
 from fewshot.episode import Minibatch, Minibatches
+from fewshot.errors import InputError
 from fewshot.metrics import episode_accuracy
 
 TRAINED: dict[str, Any] = {"train_classes": 7, "stream": Minibatches(batch_size=8)}
@@ -41,6 +42,10 @@ def test_training_is_the_cross_entropy_of_a_linear_classifier(method: EmbeddingH
     scores = batch.x @ method.classifier.weight.T + method.classifier.bias
     torch.testing.assert_close(out.logits, scores)
     torch.testing.assert_close(out.loss, F.cross_entropy(scores, batch.y))
+    method.label_smoothing = 0.1
+    likelihoods = scores.log_softmax(-1)
+    expected = -(0.9 * likelihoods[torch.arange(8), batch.y] + 0.1 * likelihoods.mean(1)).mean()
+    torch.testing.assert_close(method(batch).loss, expected)
 
 
 def test_the_mean_embedding_is_that_of_the_batches_seen_in_training() -> None:
@@ -51,6 +56,11 @@ def test_the_mean_embedding_is_that_of_the_batches_seen_in_training() -> None:
     torch.testing.assert_close(head.mean, torch.cat(x).mean(0))
     head.eval()(Minibatch(x[0] + 1, torch.zeros(8, dtype=torch.int64)))
     torch.testing.assert_close(head.mean, torch.cat(x).mean(0))
+
+
+def test_label_smoothing_leaves_a_share_to_the_target() -> None:
+    with pytest.raises(InputError, match=r"algorithm\.label_smoothing=1\.0 is not in \[0, 1\)"):
+        EmbeddingHead(Identity(6), **TRAINED, label_smoothing=1.0)
 
 
 def test_prototypes_are_class_means() -> None:

@@ -11,8 +11,9 @@ from fewshot.episode import Minibatch, Minibatches
 from fewshot.errors import InputError
 
 
-def simpleshot(transform: str) -> SimpleShot:
-    return SimpleShot(Identity(6), train_classes=7, stream=Minibatches(batch_size=8), transform=transform).double()
+def simpleshot(transform: str, distance: str = "squared_euclidean") -> SimpleShot:
+    options = {"transform": transform, "distance": distance}
+    return SimpleShot(Identity(6), train_classes=7, stream=Minibatches(batch_size=8), **options).double()
 
 
 def transformed(z: np.ndarray, transform: str, mean: np.ndarray) -> np.ndarray:
@@ -42,7 +43,12 @@ def test_the_mean_is_of_all_training_batches_and_goes_into_the_checkpoint() -> N
         model(Minibatch(x, torch.arange(8) % 7))
     model.eval()(Minibatch(batches[0] + 5, torch.arange(8) % 7))  # not training
     torch.testing.assert_close(model.state_dict()["mean"], batches.mean((0, 1)))
-    assert model.protocol() == {"norm_statistics": "running", "transform": "cl2n", "mean_over_batches": 3}
+    assert model.protocol() == {
+        "norm_statistics": "running",
+        "transform": "cl2n",
+        "distance": "squared_euclidean",
+        "mean_over_batches": 3,
+    }
     assert simpleshot("l2n").state_dict().keys() == model.state_dict().keys(), (
         "a run of one transform serves the others"
     )
@@ -55,6 +61,15 @@ def test_classes_may_have_unequal_numbers_of_shots() -> None:
     nearest = NearestCentroid().fit(transformed(x[0].numpy(), "l2n", np.zeros(6)), y[0].numpy())
     z = transformed(x[0].numpy(), "l2n", np.zeros(6))
     np.testing.assert_allclose(found, -((z[:, None] - nearest.centroids_) ** 2).sum(-1), rtol=1e-9, atol=1e-12)
+
+
+def test_cosines_to_the_means_of_embeddings_as_they_are() -> None:
+    x, y, query, _ = clusters(shots=3)
+    model = simpleshot("un", "cosine").eval()
+    found = model.predict(model.adapt(x, y, ways=4), query)[0]
+    means = NearestCentroid().fit(x[0].numpy(), y[0].numpy()).centroids_
+    means, of_query = (z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (means, query[0].numpy()))
+    np.testing.assert_allclose(found, of_query @ means.T, rtol=1e-9, atol=1e-12)
 
 
 def test_an_unknown_transform() -> None:

@@ -30,8 +30,9 @@ class BDCSPN(EmbeddingHead):
 
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, scale: float, pseudo_labels: int | None,
+        label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         if scale <= 0 or (pseudo_labels is not None and pseudo_labels < 0):
             raise InputError(
                 f"algorithm.scale={scale} must be above 0, algorithm.pseudo_labels={pseudo_labels} not below"

@@ -1,6 +1,7 @@
 """The common part of heads on a trained embedding: the classifier that is trained, and the features of a task.
 
-    training   (1)  cross-entropy of a linear classifier over all training classes, in mini-batches
+    training   (1)  cross-entropy of a linear classifier over all training classes, in mini-batches; label_smoothing e:
+                    the targets are 1 - e + e/classes for y and e/classes for the others (arXiv:1512.00567)
     a task     (2)  classify(z_support, onehot, z_query) -> logits, f frozen; all queries of the task at once
 
 A method defines `classify`. All of them are trained alike: one trained run can be evaluated with any of them.
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm, State, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
+from fewshot.errors import InputError
 from fewshot.ops.similarities import full_precision
 
 AVERAGED = 100  # mini-batches over which the mean embedding is computed
@@ -42,12 +44,16 @@ class EmbeddingHead(Algorithm):
     mean: Tensor
     batches: Tensor
 
-    def __init__(self, backbone: nn.Module, *, train_classes: int, stream: Minibatches) -> None:
+    def __init__(
+        self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"algorithm.label_smoothing={label_smoothing} is not in [0, 1)")
         self.backbone = backbone.to(memory_format=torch.channels_last)
         features: int = backbone.out_features  # type: ignore[assignment]
         self.classifier = nn.Linear(features, train_classes)
-        self.stream = stream
+        self.stream, self.label_smoothing = stream, label_smoothing
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
@@ -59,7 +65,7 @@ class EmbeddingHead(Algorithm):
                 self.batches += 1
                 self.mean.lerp_(z.to(self.mean.dtype).mean(0), 1 / self.batches.clamp(max=AVERAGED))
         logits = self.classifier(z)  # [B, train_classes]
-        return StepOutput(cross_entropy(logits, batch.y), logits)  # (1)
+        return StepOutput(cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing), logits)  # (1)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
         z = embed(self.backbone, support_x)

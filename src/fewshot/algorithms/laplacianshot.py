@@ -34,9 +34,9 @@ class LaplacianShot(EmbeddingHead):
 
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, centre: bool, scale: float,
-        laplacian: float, neighbours: int, steps: int,
+        laplacian: float, neighbours: int, steps: int, label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         if laplacian < 0 or neighbours < 1 or steps < 0:
             raise InputError(
                 f"algorithm.laplacian={laplacian} and algorithm.steps={steps} must be 0 or more, "

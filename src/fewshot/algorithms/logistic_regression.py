@@ -26,8 +26,10 @@ TOLERANCE = 1e-6  # of the gradient, and of the remainder of a linear system, re
 class LogisticRegression(EmbeddingHead):
     fixed_features = True
 
-    def __init__(self, backbone: Module, *, train_classes: int, stream: Minibatches, C: float) -> None:
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+    def __init__(
+        self, backbone: Module, *, train_classes: int, stream: Minibatches, label_smoothing: float = 0.0, C: float
+    ) -> None:
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         if C <= 0:
             raise InputError(f"algorithm.C={C} is not above 0; it is the weight of the data against |W|^2")
         self.C = C

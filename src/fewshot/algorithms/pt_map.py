@@ -31,9 +31,9 @@ class PTMAP(EmbeddingHead):
 
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, power: float, sinkhorn: float,
-        scalings: int, rate: float, steps: int,
+        scalings: int, rate: float, steps: int, label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         if power <= 0 or sinkhorn <= 0 or scalings < 1 or steps < 0:
             raise InputError(
                 f"algorithm.power={power} and algorithm.sinkhorn={sinkhorn} must be above 0, "

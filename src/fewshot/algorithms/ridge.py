@@ -42,9 +42,16 @@ class Ridge(EmbeddingHead):
     fixed_features = True
 
     def __init__(
-        self, backbone: Module, *, train_classes: int, stream: Minibatches, scale: float, square_root: bool
+        self,
+        backbone: Module,
+        *,
+        train_classes: int,
+        stream: Minibatches,
+        label_smoothing: float = 0.0,
+        scale: float,
+        square_root: bool,
     ) -> None:
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         if scale <= 0:
             raise InputError(f"algorithm.scale={scale} is not above 0")
         self.scale, self.square_root = scale, square_root

@@ -35,8 +35,9 @@ class TIM(EmbeddingHead):
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, solver: str, steps: int, lr: float,
         temperature: float, cross_entropy: float, marginal: float, conditional: float, alpha: float,
+        label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         check_choice("algorithm.solver", solver, ("gradient", "alternating"))
         if solver == "alternating" and alpha != 1:
             raise InputError(f"algorithm.alpha={alpha} has no alternating updates; set algorithm.solver=gradient")

@@ -43,8 +43,9 @@ class TransductiveFinetuning(EmbeddingHead):
 
     def __init__(
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, steps: int, lr: float,
+        label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(backbone, train_classes=train_classes, stream=stream)
+        super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         if steps < 0:
             raise InputError(f"algorithm.steps={steps} is below 0; choose 0 or more")
         norm.refuse_tracking(backbone)
