@@ -145,9 +145,9 @@ def test_without_locks_a_run_goes_on_with_a_warning(
     def no_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     RunFolder.open(run.path).close()
-    assert "do not resume it twice at once" in caplog.text
+    assert "use it from one process at a time" in caplog.text
 
 
 def test_open_wants_a_run_folder(tmp_path: Path) -> None:

@@ -64,8 +64,9 @@ def make_trainer(config: Config) -> Trainer:
     trainer = construct(config["trainer"], "trainer")
     try:
         trainer.make_optimizer([torch.zeros(1, requires_grad=True)])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"trainer.optimizer: {first_line(error)}") from error
+    except Exception as error:  # of torch's classes, which do not agree on a kind
+        said = first_line(error) if isinstance(error, TypeError | ValueError) else f"its values do not fit ({error!r})"
+        raise InputError(f"trainer.optimizer: {said}") from error
     return trainer
 
 

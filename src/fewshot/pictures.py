@@ -5,7 +5,6 @@ user's picture that is to be predicted.
 """
 
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fewshot.decoding import converted, decode, read
+from fewshot.engine import cores
 from fewshot.engine.progress import Progress
 from fewshot.errors import InputError
 
@@ -80,7 +80,7 @@ class Pictures:
         takes them; progress is shown. The threads end with the process, whatever they are doing.
         """
         Image.init()  # here, not in several threads at once
-        threads, one = len(os.sched_getaffinity(0)), threading.Lock()
+        threads, one = cores.usable(), threading.Lock()
         waiting: deque[Any] = deque()
 
         def batch_of(paths: Sequence[Path]) -> list[np.ndarray | str]:

@@ -5,10 +5,8 @@ moved folder still evaluates and resumes.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -17,11 +15,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from fewshot import __version__, records, schema, signature
 from fewshot.construct import refuse_foreign
-from fewshot.engine import strict_json
+from fewshot.engine import lock, strict_json
 from fewshot.engine.code_version import code_version
 from fewshot.engine.durable import replace, reported, sync
 from fewshot.errors import FewshotError, InputError
@@ -29,7 +27,9 @@ from fewshot.metrics_file import MetricsFile
 from fewshot.printable import printable
 from fewshot.version_0_1 import of_this_version
 
-_LOG = logging.getLogger("fewshot")
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 _CHECKPOINT = re.compile(r"best|last|[0-9]+")
 RECORDS = ("config.yaml", "classes.json", "metrics.jsonl", "episodes/test.npz", "episodes/shown.npz")
 
@@ -52,7 +52,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._lock: BaseFileLock | None = None
+        self._locked_file: os.stat_result | None = None
         self.metrics = MetricsFile(path / "metrics.jsonl")
 
     @classmethod
@@ -139,17 +140,7 @@ class RunFolder:
     @property
     def in_use(self) -> bool:
         """Whether a living process holds it."""
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self.path / "lock", os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            except OSError:  # some network file systems have no locks
-                return False
-            finally:
-                os.close(descriptor)
-        return False
+        return lock.held(self.path / "lock")
 
     @property
     def about(self) -> dict[str, Any]:
@@ -267,10 +258,10 @@ class RunFolder:
 
     def require_there(self) -> None:
         """FewshotError where the folder that this process holds was moved or deleted: its record would be in two."""
-        if self._lock is None:
+        if self._locked_file is None:
             return
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self._lock), (self.path / "lock").stat()):
+            if os.path.samestat(self._locked_file, (self.path / "lock").stat()):
                 return
         raise FewshotError(
             f"{self.path} was moved or deleted while its run wrote in it; put it back, and the same command goes on"
@@ -280,8 +271,8 @@ class RunFolder:
         """Release the lock. A process that dies releases it too."""
         self.metrics.close()
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._lock.release()
+        self._lock = self._locked_file = None
 
     @contextlib.contextmanager
     def _there(self, name: str) -> Iterator[None]:
@@ -314,15 +305,8 @@ class RunFolder:
         sync(self.path.parent)
 
     def _take_lock(self) -> None:
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
-        except OSError as error:  # some network file systems have no locks
-            _LOG.warning("%s cannot be locked (%s): do not resume it twice at once", self.path, error.strerror)
-        self._lock = descriptor
+        self._lock = lock.take(self.path / "lock")
+        self._locked_file = (self.path / "lock").stat()
 
 
 def _new_folder(parent: Path) -> Path:

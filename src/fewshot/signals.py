@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 
 from fewshot.errors import FewshotError
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Those of them that this system has: Windows knows the first two.
+CAUGHT = tuple(found for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+               if (found := getattr(signal, name, None)) is not None)  # fmt: skip
 PATIENCE = 1.5  # seconds after which whoever asked to stop is told what the run is still doing
 
 
@@ -68,7 +70,7 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         for signum in CAUGHT:
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # `nohup` has it ignored
+            if signum.name != "SIGHUP" or signal.getsignal(signum) != signal.SIG_IGN:  # `nohup` has it ignored
                 self._before[signum] = signal.signal(signum, self._handle)
         return self
 

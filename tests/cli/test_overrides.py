@@ -78,7 +78,8 @@ def test_refused(tmp_path: Path, words: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("trainer.optimizer.lr=-1", "trainer.optimizer: Invalid learning rate: -1"),
+        ("trainer.optimizer.lr=-1", "trainer.optimizer.lr=-1 is below 0; its default is 0.003"),
+        ("trainer.optimizer.betas=[0.9]", "trainer.optimizer: its values do not fit (IndexError('list index out of"),
         (
             "logger=wandb logger.wandb.mode=onlin",
             "logger.wandb.mode=onlin is unknown; use one of auto, online, offline, disabled",

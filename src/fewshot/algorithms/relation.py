@@ -91,6 +91,8 @@ class RelationModule(nn.Module):
 
     def __init__(self, map_shape: tuple[int, int, int], *, filters: int, hidden: int, padding: int) -> None:
         super().__init__()
+        if min(filters, hidden) < 1:
+            raise InputError(f"algorithm.filters={filters}, algorithm.hidden={hidden}; both must be at least 1")
         channels, *size = map_shape
         options: dict[str, Any] = {"kernel_size": 3, "padding": padding, "bias": False}  # a norm would take the bias
         self.first, self.second = nn.Conv2d(2 * channels, filters, **options), nn.Conv2d(filters, filters, **options)

@@ -16,6 +16,8 @@ class MLP(nn.Module):
         super().__init__()
         if norm not in ("batch", "none"):
             raise InputError(f"backbone.norm={norm} is unknown to the mlp; choose batch or none")
+        if not widths or min(widths) < 1:
+            raise InputError(f"backbone.widths={list(widths)}; give the width of each layer, 1 at least")
         layers: list[nn.Module] = [nn.Flatten()]
         features = math.prod(image_shape)
         for width in widths:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -80,7 +81,7 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
             "cost",
             (
                 f"{timing['train_seconds']:.0f} s for {result['steps']} steps ({1000 * step:.0f} ms each, "
-                f"data {100 * data / max(step, 1e-9):.1f} %), {timing['peak_memory_mb']:.0f} MB"
+                f"data {100 * data / max(step, 1e-9):.1f} %), {_megabytes(timing['peak_memory_mb'])}"
             ),
         )
     if network := result.get("backbone"):
@@ -105,6 +106,10 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
     task = f"{result['ways']}-way {result['shots']}-shot on {result['dataset']} {result['split']}"
     yield "task", f"{escape(task)}, {test['episodes']} episodes"
     yield "test accuracy", f"[bold]{percent(test)} %[/bold]{verdict}"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value:.0f} MB" if math.isfinite(value) else "memory not known on this system"
 
 
 def unusual_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ in it, and a value must be of the type it has there (null: any type).
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from fewshot.cli.values import check
 from fewshot.errors import InputError
 
 LEAST = {
@@ -43,7 +45,8 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
     if overrides is None:
         from hydra.core.hydra_config import HydraConfig
 
-        overrides = list(HydraConfig.get().overrides.task)
+        task = HydraConfig.get().overrides.task  # as they were typed: some name other keys
+        overrides = [str(word) for word in OmegaConf.to_container(task, resolve=False)]  # type: ignore[union-attr]
     for word in overrides:
         if word.startswith(tuple(f"{group}=[" for group in NEEDED)):
             raise InputError(f"{word}: choose one; -m {word.replace('[', '').replace(']', '')} runs each")
@@ -51,7 +54,10 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
         if not (node := cfg.get(group)) or OmegaConf.is_missing(node, "_target_") or "_target_" not in node:
             raise InputError(f"the configuration has no {group}; choose one: {group}=NAME (see fewshot train --help)")
     reference = _plain(next(_references(config_name, overrides)))
-    values = _plain(cfg)
+    try:
+        values = _plain(cfg)
+    except OmegaConfBaseException as error:
+        raise InputError(_unresolved(error, reference)) from error
     _compare(values, reference, "", list(_paths(reference)))
     for path, least in LEAST.items():
         value = OmegaConf.select(cfg, path)
@@ -61,6 +67,8 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
         value = OmegaConf.select(cfg, path)
         if value is not None and value not in among:
             raise InputError(f"{path}={value} is unknown; choose {', '.join(among)}")
+    _compare_signs(values, reference, "", ours=True)
+    check(values)
     if values.get("init_part") and not values.get("init"):
         raise InputError(f"init_part={values['init_part']} without init; name the run that it is a part of: init=RUN")
 
@@ -122,6 +130,18 @@ def _value_error(error: Exception) -> str:
         have, wanted = (_name(kinds[word]()) if word in kinds else word for word in match.group(2, 3))
         return f"{place}={match[1]} is {have}, expected {wanted}"
     return f"{place}: {what}" if place and place not in what else what
+
+
+def _unresolved(error: OmegaConfBaseException, reference: Mapping[str, Any]) -> str:
+    """What is wrong with a value that names other keys (`${shots}`), or that is still to be given (`???`)."""
+    place, what = error.full_key or "the configuration", " ".join(str(error).split("\n")[0].split())
+    if match := re.search(r"Missing mandatory value: (\S+)", what):
+        return f"{match[1]}=??? has no value; give it one"
+    if "Recursive" in what:
+        return f"{place}: its value names a key whose value leads back to it; give one of them a value of its own"
+    if match := re.search(r"Interpolation key '([^']+)' not found", what):
+        return f"{place}=${{{match[1]}}}: {unknown_key(match[1], list(_paths(reference)))}"
+    return f"{place}: {what.partition('resolving interpolation: ')[2] or what}"
 
 
 def unknown_key(key: str, known: list[str]) -> str:
@@ -208,6 +228,24 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
             like = "" if isinstance(default, Mapping) else f" like the default {path}={default}"
             shown = "null" if value is None else value
             raise InputError(f"{path}={shown} is {_name(value)}, expected {_name(default)}{like}")
+
+
+def _compare_signs(value: Any, default: Any, path: str, *, ours: bool) -> None:
+    """InputError for a number below 0 whose default is not: no key of ours has such values. A class of the user's own,
+    which `ours` does not cover, may."""
+    if isinstance(value, Mapping) and isinstance(default, Mapping):
+        ours = str(value.get("_target_", "fewshot." if ours else "")).startswith(("fewshot.", "torch."))
+        for key in value:
+            _compare_signs(value[key], default.get(key), f"{path}.{key}".lstrip("."), ours=ours)
+    elif ours and _least(value) < 0 <= _least(default) < math.inf:
+        raise InputError(f"{path}={value} is below 0; its default is {default}")
+
+
+def _least(value: Any) -> float:
+    """The smallest number in a value; infinity where there is none."""
+    if isinstance(value, list):
+        return min(map(_least, value), default=math.inf)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.inf
 
 
 def _same_type(value: Any, default: Any) -> bool:

@@ -51,23 +51,14 @@ class ImageSet:
     content: str | None = None
 
     def __post_init__(self) -> None:
-        classes, rows = len(self.class_names), int(self.offsets[-1])
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[0] != rows:
-            raise InputError(
-                f"data set '{self.name}': images are {tuple(self.images.shape)} {self.images.dtype}; "
-                f"expected uint8 [{rows}, C, H, W] for {classes} classes"
-            )
-        if len(self.offsets) != classes + 1 or len(self.groups) != classes:
-            raise InputError(
-                f"data set '{self.name}': {classes} class names, {len(self.groups)} groups, "
-                f"{len(self.offsets)} offsets; expected as many groups as names and one offset more"
-            )
+        self._check_images()
         if self.size is not None and not 1 <= self.size <= min(self.images.shape[2:]):
             raise InputError(
                 f"data set '{self.name}': size={self.size}, but the images are stored as "
                 f"{self.images.shape[2]}x{self.images.shape[3]}; a size can be that at most"
             )
         self._check_normalisation()
+        object.__setattr__(self, "splits", {name: self._checked(name, ids) for name, ids in self.splits.items()})
         owner: dict[int, str] = {}
         for split in ("train", "val", "test"):
             for c in self.splits.get(split, ()):
@@ -77,6 +68,51 @@ class ImageSet:
                         f"'{owner[c]}' and '{split}'; splits must be disjoint"
                     )
                 owner[c] = split
+
+    def _check_images(self) -> None:
+        """InputError unless images, offsets, names and groups are of one another's sizes."""
+        images, offsets, classes = self.images, self.offsets, len(self.class_names)
+        for name, value in (("images", images), ("offsets", offsets)):
+            if not isinstance(value, Tensor):
+                raise InputError(f"data set '{self.name}': {name} is a {type(value).__name__}, not a torch.Tensor")
+        odd = [name for name in (*self.class_names, *self.groups) if not isinstance(name, str)]
+        if odd or not isinstance(self.splits, Mapping):
+            raise InputError(f"data set '{self.name}': class_names and groups are texts ({odd[:3]}), splits a mapping")
+        if offsets.dtype != torch.int64 or offsets.shape != (classes + 1,) or len(self.groups) != classes:
+            raise InputError(
+                f"data set '{self.name}': {classes} class names, {len(self.groups)} groups, offsets of shape "
+                f"{tuple(offsets.shape)} {offsets.dtype}; expected as many groups as names and int64 [{classes + 1}]"
+            )
+        if offsets[0] != 0 or (offsets.diff() < 0).any():
+            shown = ", ".join(map(str, offsets[:5].tolist()))
+            raise InputError(f"data set '{self.name}': offsets {shown}, ...; they start at 0 and never fall")
+        rows = int(offsets[-1])
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[0] != rows:
+            raise InputError(
+                f"data set '{self.name}': images are {tuple(images.shape)} {images.dtype}; "
+                f"expected uint8 [{rows}, C, H, W] for {classes} classes"
+            )
+        if images.shape[1] > 4 >= images.shape[3]:
+            raise InputError(
+                f"data set '{self.name}': images are {tuple(images.shape)}, channels last; expected [{rows}, C, H, W]: "
+                "images.permute(0, 3, 1, 2)"
+            )
+
+    def _checked(self, split: str, ids: Any) -> Sequence[int]:
+        """The class ids of a split, in any sequence or array. InputError for one that is no class."""
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids
+        if isinstance(ids, str) or not isinstance(ids, Sequence):
+            raise InputError(f"data set '{self.name}': split '{split}' is a {type(ids).__name__}, not a list of ids")
+        ids = [c.item() if hasattr(c, "item") else c for c in ids] if not isinstance(ids, range) else ids
+        classes, seen = len(self.class_names), set[int]()
+        for c in ids:
+            if not isinstance(c, int) or isinstance(c, bool) or not 0 <= c < classes:
+                raise InputError(f"data set '{self.name}': split '{split}' has the class id {c!r}; they are whole "
+                                 f"numbers from 0 to {classes - 1}")  # fmt: skip
+            if c in seen:
+                raise InputError(f"data set '{self.name}': split '{split}' has class {c} twice")
+            seen.add(c)
+        return ids
 
     def _check_normalisation(self) -> None:
         channels = self.images.shape[1]

@@ -1,7 +1,6 @@
 """Prepared arrays on disk: written once, chunk by chunk, under a lock; whole or not at all; memory-mapped. Layer 1."""
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -16,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewshot.engine import lock
 from fewshot.engine.durable import sync
 from fewshot.errors import FewshotError, InputError
 from fewshot.signals import ending_at_once
@@ -150,14 +150,17 @@ class _Writer:
 
 @contextlib.contextmanager
 def _lock(path: Path, waiting: str) -> Iterator[None]:
-    """An exclusive lock that the kernel releases when its holder dies."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{waiting}; waiting", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """An exclusive lock that the system releases when its holder dies."""
+    try:
+        taken = lock.take(path)
+    except BlockingIOError:
+        print(f"{waiting}; waiting", file=sys.stderr, flush=True)
+        taken = lock.take(path, wait=True)
+    try:
         yield
+    finally:
+        if taken is not None:
+            taken.release()
 
 
 def _sha256(path: Path) -> str:

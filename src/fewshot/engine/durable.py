@@ -10,7 +10,9 @@ from fewshot.errors import FewshotError
 
 def sync(path: Path) -> None:
     """Write a file's bytes, or a folder's names, to the disk: otherwise a power cut loses new and renamed files."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows syncs no folders
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -23,7 +25,7 @@ def replace(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         sync(temporary)
-        temporary.rename(path)
+        temporary.replace(path)
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

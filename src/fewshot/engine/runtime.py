@@ -2,12 +2,13 @@
 
 import contextlib
 import ctypes
+import math
 import os
-import resource
 import sys
 
 import torch
 
+from fewshot.engine import cores
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.errors import InputError
 
@@ -34,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 def threads_per_process(local_size: int) -> int:
     """One thread per core that this process may use, divided among the processes of this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // local_size)
+    return max(1, cores.usable() // local_size)
 
 
 def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
@@ -59,6 +60,8 @@ def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
         device = torch.device(f"cuda:{wanted}" if wanted.isdigit() else wanted)
     except RuntimeError as error:
         raise InputError(f"device={wanted} is unknown; use auto, cpu, cuda or cuda:<index>") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device={wanted}: fewshot computes on cpu and cuda; use auto, cpu, cuda or cuda:<index>")
     if device.type == "cuda" and (device.index or 0) >= have:
         there = f"{have} CUDA device(s)" if have else "no CUDA device"
         raise InputError(f"device={wanted}, but this machine has {there}; use device=auto or device=cpu")
@@ -104,10 +107,15 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far in MB: of the GPU's allocator, or of this process on a CPU."""
+    """Most memory used so far in MB: of the GPU's allocator, or of this process on a CPU; nan where Windows runs it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux gives KiB
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS gives bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def describe(device: torch.device) -> str:

@@ -40,6 +40,7 @@ def check_embeddings(backbone: nn.Module, z: Any, x: Tensor) -> None:
     found = tuple(z.shape) if isinstance(z, Tensor) else f"({type(z).__name__})"
     if (
         not isinstance(z, Tensor)
+        or not z.is_floating_point()
         or z.ndim < 2
         or len(z) != len(x)
         or (z.ndim == 2 and z.shape[1] != (width or z.shape[1]))

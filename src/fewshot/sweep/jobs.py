@@ -3,15 +3,14 @@
 Whether a job is done, its run folder says. sweep.json adds what failed, why, and where its log is.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fewshot import records, schema
+from fewshot.engine import lock
 from fewshot.engine.durable import replace
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
@@ -42,10 +41,8 @@ class SweepRecord:
         self._jobs: dict[str, Job] = {}
         try:
             (folder / "logs").mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock.take(folder / "lock")
         except BlockingIOError as error:
-            os.close(self._lock)
             raise InputError(f"the sweep {folder} is running already; wait for it, or stop it") from error
         except OSError as error:
             raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
@@ -55,7 +52,8 @@ class SweepRecord:
 
     def close(self) -> None:
         """Release the lock."""
-        os.close(self._lock)
+        if self._lock is not None:
+            self._lock.release()
 
     def job(self, identity: str | None, overrides: Sequence[str]) -> Job:
         """The job of this identity, done if its run folder has a result; a new one gets the next number."""

@@ -12,14 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewshot.cli.errors import guarded
+from fewshot.errors import InputError
 from fewshot.signals import CAUGHT
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
 
 WARM = "fewshot.sweep.warm"
 OPTIMIZERS = "torch._dynamo"  # imported by the first optimiser of a process: 2 s of a core
@@ -31,6 +33,13 @@ def warm_up(*, gpus: bool) -> None:
 
     gpus: it then does not import what may initialise CUDA: after that, forked processes could not use CUDA.
     """
+    if missing := [call for call in ("fork", "setsid", "killpg") if not hasattr(os, call)]:
+        raise InputError(
+            f"hydra/launcher=local forks its jobs, which this system cannot (no os.{', os.'.join(missing)}); "
+            "hydra/launcher=basic runs them one after the other"
+        )
+    from multiprocessing import forkserver
+
     multiprocessing.set_forkserver_preload([WARM] if gpus else [WARM, OPTIMIZERS])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)  # until it ignores them: Ctrl-C is for the launcher
     try:

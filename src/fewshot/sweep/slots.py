@@ -5,6 +5,8 @@ import subprocess
 from contextlib import suppress
 from typing import NamedTuple
 
+from fewshot.engine.cores import usable as usable_cores
+
 
 class Slot(NamedTuple):
     gpu: str | None  # value of CUDA_VISIBLE_DEVICES; None: unchanged
@@ -17,7 +19,7 @@ def plan(slots: int | None, device: str, threads: int | None) -> list[Slot]:
     slots: how many instead; several may then share a GPU. threads: of each job; None: an equal part of the cores.
     """
     cards = visible_gpus() if device in ("auto", "cuda") else []
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     one_device = device not in ("auto", "cuda", "cpu")  # such as cuda:1: one job uses all of it
     number = slots or len(cards) or (1 if one_device else max(1, cores // (threads or 1)))
     each = threads or max(1, cores // number)
