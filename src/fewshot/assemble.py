@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewshot import episode_file
+from fewshot import checkpoint, episode_file
 from fewshot.algorithms.base import Algorithm
 from fewshot.backbones.normalized import chosen_statistics, normalized
-from fewshot.construct import construct, first_line
+from fewshot.construct import construct
 from fewshot.datasets.base import ImageSet
+from fewshot.engine import strict_json
 from fewshot.engine.machine import Machine
-from fewshot.errors import InputError, check_choice
+from fewshot.episode import Stream
+from fewshot.errors import InputError, check_choice, first_line
 from fewshot.loggers.base import Logger
 from fewshot.sampler import BatchStream, EpisodeSampler, stream
 from fewshot.trainer import Trainer
@@ -24,9 +26,11 @@ Config = Mapping[str, Any]  # every key of config.yaml, resolved
 
 def load_images(config: Config) -> ImageSet:
     """The configured data set."""
-    images = construct(config["dataset"], "dataset").load()
+    dataset, target = construct(config["dataset"], "dataset"), config["dataset"]["_target_"]
+    if not callable(getattr(dataset, "load", None)):
+        raise InputError(f"dataset: {target} gave a {type(dataset).__name__}, which has no load()")
+    images = dataset.load()
     if not isinstance(images, ImageSet):
-        target = config["dataset"]["_target_"]
         raise InputError(f"dataset: {target}.load() gave a {type(images).__name__}, not an ImageSet")
     return images
 
@@ -47,6 +51,7 @@ def make_backbone(config: Config, context: Mapping[str, Any], seed: int) -> nn.M
     """With weights drawn from `seed`, on the CPU."""
     torch.manual_seed(seed)
     backbone = construct(config["backbone"], "backbone", **context)
+    _check_module("backbone", config["backbone"], backbone, nn.Module)
     if not isinstance(getattr(backbone, "out_features", None), int):
         target = config["backbone"]["_target_"]
         raise InputError(f"backbone: {target} has no whole number `out_features`, the width of its embedding")
@@ -56,7 +61,40 @@ def make_backbone(config: Config, context: Mapping[str, Any], seed: int) -> nn.M
 def make_algorithm(config: Config, context: Mapping[str, Any], seed: int) -> Algorithm:
     """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
     backbone = make_backbone(config, context, seed)
-    return construct(config["algorithm"], "algorithm", backbone=backbone, ways=config["train_ways"], **context)
+    algorithm = construct(config["algorithm"], "algorithm", backbone=backbone, ways=config["train_ways"], **context)
+    _check_module("algorithm", config["algorithm"], algorithm, Algorithm)
+    if not isinstance(getattr(algorithm, "stream", None), Stream):
+        what = type(getattr(algorithm, "stream", None)).__name__
+        raise InputError(
+            f"algorithm: {type(algorithm).__name__}.stream is a {what}; expected Episodes or Minibatches, which its "
+            "YAML names and its constructor keeps: self.stream = stream"
+        )
+    return algorithm
+
+
+def _check_module(key: str, node: Mapping[str, Any], made: Any, kind: type) -> None:
+    """InputError where a class or function gave no module of this kind, or one that was not initialised."""
+    target = node["_target_"]
+    if not isinstance(made, kind):
+        raise InputError(f"{key}: {target} gave a {type(made).__name__}; expected a {kind.__module__}.{kind.__name__}")
+    if "_parameters" not in vars(made):
+        raise InputError(f"{key}: {target}.__init__ does not call super().__init__()")
+
+
+def check_storable(algorithm: Algorithm) -> None:
+    """InputError where a checkpoint or result.json could not hold what the algorithm says of itself: found now, not
+    after training."""
+    name = type(algorithm).__name__
+    try:
+        checkpoint.storable(algorithm.state_dict())
+    except TypeError as error:
+        raise InputError(f"{name}.state_dict() cannot be stored: {error}") from error
+    stated = algorithm.protocol()
+    try:
+        strict_json.dumps({**stated})
+    except TypeError as error:
+        kinds = {k: type(v).__name__ for k, v in stated.items()} if isinstance(stated, dict) else type(stated).__name__
+        raise InputError(f"{name}.protocol() gave {kinds}; expected texts, numbers, lists and None by name") from error
 
 
 def make_trainer(config: Config) -> Trainer:

@@ -127,6 +127,11 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict(tensors)
 
 
+def storable(state: Mapping[str, Any]) -> None:
+    """TypeError, which says what, where a checkpoint cannot hold the state."""
+    json.dumps(_flatten(state, "state", {}), allow_nan=False)
+
+
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """The JSON form of a tree: dicts, tuples, tensors and non-finite floats become one-key objects."""
     if isinstance(value, Tensor):

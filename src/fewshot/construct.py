@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.printable import printable
 
 TARGET, PARTIAL = "_target_", "_partial_"
@@ -103,11 +103,6 @@ def located(path: str, where: str) -> Any:
     if not callable(found):
         raise InputError(f"{where}: '{path}' is a {type(found).__name__}, not a class or a function")
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """The message of an error, in one line."""
-    return " ".join(str(error).strip().split("\n")[0].split())
 
 
 def _made(value: Any, where: str) -> Any:

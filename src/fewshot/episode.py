@@ -85,3 +85,20 @@ def check_logits(made_by: str, logits: Any, batch: Batch) -> None:
     if not isinstance(logits, Tensor) or found[:-1] != wanted[:-1] or wanted[-1] not in ("classes", found[-1]):
         words = "tasks, queries, ways" if isinstance(batch, Episode) else "images, classes"
         raise InputError(f"{made_by} gave logits of shape {found}; expected {wanted}, that is {words}")
+    if not logits.is_floating_point():
+        raise InputError(f"{made_by} gave logits of {logits.dtype}; expected floating-point numbers")
+
+
+def check_step(made_by: str, out: Any, batch: Batch) -> None:
+    """InputError unless this is what a training step is to give: a loss that can be differentiated, and logits."""
+    if not isinstance(out, StepOutput):
+        raise InputError(f"{made_by} gave a {type(out).__name__}; expected a StepOutput(loss, logits)")
+    loss, loss_like = out.loss, "a scalar tensor with a gradient"
+    if not isinstance(loss, Tensor):
+        raise InputError(f"{made_by} gave a loss of type {type(loss).__name__}; expected {loss_like}")
+    if loss.shape != () or not loss.is_floating_point():
+        raise InputError(f"{made_by} gave a loss {tuple(loss.shape)} {loss.dtype}; expected {loss_like}")
+    if not loss.requires_grad:
+        raise InputError(f"{made_by} gave a loss without a gradient (detached, or no parameter is in it); "
+                         f"expected {loss_like}")  # fmt: skip
+    check_logits(made_by, out.logits, batch)

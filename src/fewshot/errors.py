@@ -20,3 +20,8 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         *rest, last = choices
         raise InputError(f"{key}={value} is unknown; choose {', '.join(rest)} or {last}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its kind where it says nothing."""
+    return " ".join(str(error).strip().split("\n")[0].split()) or type(error).__name__

@@ -11,7 +11,7 @@ from fewshot.engine.capture import Captured
 from fewshot.engine.guard import FiniteGuard
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.runtime import autocast
-from fewshot.episode import Batch, check_logits
+from fewshot.episode import Batch, check_step
 from fewshot.ops import random
 from fewshot.ops.dropblock import step_counters
 
@@ -80,7 +80,7 @@ class OuterStep:
         self.optimizer.zero_grad()
         with autocast(self.device, self.dtype):
             out = self.algorithm(batch)
-        check_logits(f"{type(self.algorithm).__name__}.forward", out.logits, batch)
+        check_step(f"{type(self.algorithm).__name__}.forward", out, batch)
         out.loss.backward()
         accuracy = (out.logits.detach().argmax(-1) == batch.targets).double().mean() * 100
         self.measured.copy_(torch.stack([out.loss.detach().double(), accuracy]))

@@ -60,6 +60,7 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     overlap = leaks.check_training(config, images, init)
     context = assemble.data_context(config, images)
     algorithm = assemble.make_algorithm(config, context, config["seed"])
+    assemble.check_storable(algorithm)
     start = None
     if init is not None:
         start = trained.start_from(init.path, config["init_part"], algorithm)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fewshot.engine import strict_json
-from fewshot.errors import InputError
+from fewshot.errors import InputError, first_line
 from fewshot.printable import all_printable, printable
 from fewshot.schema import NEVER, fault
 
@@ -121,11 +121,6 @@ def inside(folder: Path, name: object) -> Path:
     if not text or PurePosixPath(text).is_absolute() or not place.resolve().is_relative_to(folder.resolve()):
         raise Damaged(folder, f"a record in it names '{text}', which is not in it")
     return place
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).strip().split("\n")[0].split()) or type(error).__name__
 
 
 def file_hash(path: Path) -> str | None:

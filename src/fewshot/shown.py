@@ -14,6 +14,7 @@ from fewshot import records
 from fewshot.algorithms.base import Algorithm, State
 from fewshot.engine.runtime import autocast
 from fewshot.episode import Episode
+from fewshot.errors import first_line
 from fewshot.ops.similarities import class_means
 from fewshot.printable import printable
 from fewshot.sampler import EpisodeSampler
@@ -149,7 +150,7 @@ def _load(path: Path) -> Iterator[ShownEpisode]:
             shown = ShownEpisode(**values | numbers | {"names": names})
             shown.check()
         except (LookupError, TypeError, ValueError) as error:
-            raise records.Damaged(path, f"episode {i}: {records.first_line(error)}") from error
+            raise records.Damaged(path, f"episode {i}: {first_line(error)}") from error
         yield shown
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from fewshot.engine import processes
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, InputError
 from fewshot.printable import printable
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
     """Run a verb; a user's mistake gives one line on stderr (with `debug` the trace above it), a bug its trace."""
     try:
-        return run()
+        return _explained(run)
     except (FewshotError, KeyboardInterrupt) as error:
         code = getattr(error, "exit_code", 130)
         stopped = code in (75, 130)
@@ -37,6 +37,23 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         if processes.reports_end(failed=True):
             raise
         return 1
+
+
+def _explained(run: Callable[[], int]) -> int:
+    """What `run` returns; an error in code of the user's own, and one of memory, as an error for the user."""
+    try:
+        return run()
+    except (FewshotError, BrokenPipeError):
+        raise
+    except (Exception, SystemExit) as error:
+        from fewshot.cli import own_code
+
+        if is_out_of_memory(error):
+            what = str(error).split("\n")[0]
+            raise FewshotError(f"out of memory ({what}); lower evaluation.tasks, or set device=cpu") from error
+        if line := own_code.fault(error):
+            raise InputError(line) from error
+        raise
 
 
 def finish(code: int) -> NoReturn:
