@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewshot.errors import InputError
+from fewshot.printable import printable
 
 NO_PICTURES = ("Thumbs.db", "desktop.ini", "__MACOSX")  # what systems leave in folders of pictures
 
@@ -15,7 +16,7 @@ class Folder(NamedTuple):
     """The pictures below a folder, in the order of their names."""
 
     paths: list[Path]
-    labels: list[str]  # of each: the path of the folder that holds it, below the root; "" for the root itself
+    labels: list[str]  # of each: the path of the folder that holds it, below the root, printable; "" for the root
     hidden: list[Path]  # files left out: their name, or that of a folder above, begins with a dot
     others: list[Path]  # files left out: their ending is none of a picture
 
@@ -42,7 +43,7 @@ def look_into(root: Path) -> Folder:
             found.others.append(path)
         else:
             found.paths.append(path)
-            found.labels.append("/".join(parts[:-1]))
+            found.labels.append(as_label("/".join(parts[:-1])))
     if not found.paths:
         have = f"; {len(found.others)} other files, such as {found.others[0].name}" if found.others else ""
         raise InputError(f"no pictures below {root}{have}")
@@ -62,6 +63,11 @@ def class_folder(root: Path) -> Folder:
     if len(classes) < 2:
         raise InputError(f"{root} has one class, {classes[0]}; two are needed to tell apart")
     return found
+
+
+def as_label(text: str) -> str:
+    """The name of a class: line breaks, and bytes that are no text, written as escapes."""
+    return text if text.isprintable() else printable(text)
 
 
 def left_out(folder: Folder) -> list[str]:

@@ -125,11 +125,10 @@ class EpisodeSampler:
         self._key = random.key(seed, split, "episodes")
         classes = self.source.classes
         if ways > len(classes):
-            instead = f", or {images.few_classes}" if images.few_classes else ""
             raise InputError(
                 f"ways={ways} but split '{split}' of '{images.name}' has {len(classes)} classes; "
                 + ("lower ways" if len(classes) > 1 else "it needs two at least; choose another split or more data")
-                + instead
+                + _or(images.few_classes)
             )
         small = classes[self.source.sizes.cpu() < shots + self.most].tolist()
         if small:
@@ -138,7 +137,7 @@ class EpisodeSampler:
             raise InputError(
                 f"{len(small)} classes of split '{split}' of '{images.name}' have fewer than "
                 f"shots+{most}={shots + self.most} images ({named}{', ...' if len(small) > 5 else ''}); "
-                f"lower shots or queries"
+                f"lower shots or queries{_or(images.few_images)}"
             )
         self.given: Drawn | None = None
         self.given_from: str | None = None  # twelve digits of the file's hash
@@ -242,6 +241,10 @@ class EpisodeSampler:
     def sample(self, first: int, tasks: int) -> Episode:
         """Episodes first..first+tasks-1 of this stream."""
         return self.episodes(self.draw(first, tasks))
+
+
+def _or(instead: str | None) -> str:
+    return f", or {instead}" if instead else ""
 
 
 class EpisodeStream:

@@ -136,6 +136,17 @@ def test_classes_with_few_pictures_are_left_out_on_demand(tmp_path: Path) -> Non
         images.split("test")
 
 
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    """A line break, bytes that are no text: what is printed of them is printable; other scripts stay as they are."""
+    root = tmp_path / "mine"
+    for name in (b"new\nline", b"\xff", "猫".encode(), b"a $5^_"):
+        picture(root / os.fsdecode(name) / "0.png", len(name))
+    picture(root / os.fsdecode(b"\xff") / "\n.png", 1)
+    images = load(root)
+    assert images.class_names == ["\\udcff", "a $5^_", "new\\nline", "猫"]
+    assert images.notes[0] == "1 copies of pictures of the same class left out (\\udcff/\\n.png)"
+
+
 def test_rights(tmp_path: Path) -> None:
     root = tree(tmp_path / "mine")
     (root / "c" / "0.png").chmod(0)

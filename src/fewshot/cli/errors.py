@@ -40,7 +40,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
 
 
 def _explained(run: Callable[[], int]) -> int:
-    """What `run` returns; an error in code of the user's own, and one of memory, as an error for the user."""
+    """What `run` returns; an error in code of the user's own, of rights, and one of memory, as an error for the user."""
     try:
         return run()
     except (FewshotError, BrokenPipeError):
@@ -53,6 +53,8 @@ def _explained(run: Callable[[], int]) -> int:
             raise FewshotError(f"out of memory ({what}); lower evaluation.tasks, or set device=cpu") from error
         if line := own_code.fault(error):
             raise InputError(line) from error
+        if isinstance(error, PermissionError) and error.filename is not None:
+            raise InputError(f"{error.filename}: {error.strerror}; change its rights, or its folder's") from error
         raise
 
 

@@ -31,7 +31,8 @@ class ImageSet:
     transforms: what is done to every image that is drawn, in every split; `augment` comes after it.
     protocol: what a result has to say about how the images were made (rotations, resize, inverted, ...).
     notes: what a user should know of the set (what was left out of it, ...), a line each.
-    few_classes: what else can be done where a split has too few classes for an episode.
+    few_classes, few_images: what else can be done where a split has too few classes for an episode, or a class too few
+        images.
     content: hash of `images`, where it is known.
     """
 
@@ -48,6 +49,7 @@ class ImageSet:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     few_classes: str | None = None
+    few_images: str | None = None
     content: str | None = None
 
     def __post_init__(self) -> None:

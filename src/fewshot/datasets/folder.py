@@ -5,6 +5,8 @@ within groups, is what comes before the last "/" of that. How a file becomes an 
 """
 
 import hashlib
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from fewshot.datasets.picture_files import NAMED, Written, write_pictures
 from fewshot.errors import FewshotError, InputError
 from fewshot.folders import some
 from fewshot.pictures import Pictures
+from fewshot.printable import printable
 
 NAME = "folder"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, the usual ones for photographs
@@ -65,15 +68,17 @@ class Folder:
         ids = {name: c for c, name in enumerate(data.class_names)}
         splits = {part: sorted(ids[name] for name in names) for part, names in split.items()}
         instead = f"do without training, with a pre-trained network: {self._prediction(found)}"
+        notes = [*found.notes, *data.notes, *self._notes(data, split, instead)]
         return ImageSet(
             name=self._root().stem,
-            **(data._asdict() | {"notes": [*found.notes, *data.notes, *self._notes(data, split, instead)]}),
+            **(data._asdict() | {"notes": [printable(note) for note in notes]}),
             splits=splits | {"trainval": sorted(splits["train"] + splits["val"])},
             size=self.size,
             mean=MEAN,
             std=STD,
             protocol=self._protocol(how, data, _count(found)),
             few_classes=instead,
+            few_images="leave such classes out by dataset.at_least",
         )
 
     def verify(self) -> str:
@@ -154,14 +159,14 @@ class Folder:
         """The command that needs no training."""
         root = self._root()
         support = "DIR" if root.is_file() else root / "train" if found.split else root
-        return f"fewshot predict support={support} query=NEW"
+        return f"fewshot predict support={shlex.quote(str(support))} query=NEW"
 
     def _key(self, found: Labelled) -> dict[str, Any]:
         """What the array is made of: classes, names, sizes and times of the files, wherever their folder is."""
         files = hashlib.sha256()
         for label, paths in found.files.items():
             for path in paths:
-                files.update(f"{label}/{path.name} {_stamp(path)}\n".encode())
+                files.update(os.fsencode(f"{label}/{path.name} {_stamp(path)}\n"))
         options = {"side": self._stored, "fit": self.fit, "unreadable": self.unreadable}
         return options | {"files": files.hexdigest()}
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fewshot.datasets.class_splits import SPELLINGS, SPLITS
 from fewshot.errors import InputError
-from fewshot.folders import class_folder, left_out, some
+from fewshot.folders import as_label, class_folder, left_out, some
 
 NEEDED = ("path", "label")  # columns of a CSV file
 
@@ -86,6 +86,7 @@ def _rows(file: Path) -> "csv.DictReader[str]":
 
 
 def _add(found: Labelled, path: Path, label: str, split: str) -> None:
+    label = as_label(label)
     found.files.setdefault(label, []).append(path)
     if split:
         found.split.setdefault(label, set()).add(SPELLINGS[split])
