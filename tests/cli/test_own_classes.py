@@ -78,13 +78,11 @@ def test_few_classes_are_better_off_with_a_pretrained_network(tmp_path: Path) ->
     assert f"mine: 10 classes are few to learn about others from; better {better}\n" in said
 
 
-@pytest.mark.parametrize("words", [("train",), ("data", "prepare"), ("data", "verify")])
-def test_bad_folders_are_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_bad_folders_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine" / "a").mkdir(parents=True)
-    assert refusal(*words, *OWN, cwd=tmp_path) == f"no pictures below {tmp_path}/mine"
-    (tmp_path / "mine" / "a" / "1.jpg").write_text("no picture")
-    assert refusal(*words, *OWN, cwd=tmp_path) == f"{tmp_path}/mine has one class, a; two are needed to tell apart"
+    assert refusal("data", "prepare", *OWN, cwd=tmp_path) == f"no pictures below {tmp_path}/mine"
     (tmp_path / "mine" / "b").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "mine" / "b" / "1.png")
-    said = refusal(*words, *OWN, cwd=tmp_path)
+    (tmp_path / "mine" / "a" / "1.jpg").write_text("no picture")
+    said = refusal("train", *OWN, *SHORT, cwd=tmp_path)
     assert said.startswith(f"1 pictures cannot be used: {tmp_path}/mine/a/1.jpg cannot be read: it is no picture; ")

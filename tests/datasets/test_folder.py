@@ -141,10 +141,10 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     for name in (b"new\nline", b"\xff", "猫".encode(), b"a $5^_"):
         picture(root / os.fsdecode(name) / "0.png", len(name))
-    picture(root / os.fsdecode(b"\xff") / "\n.png", 1)
+    picture(root / os.fsdecode(b"\xff") / "1\n.png", 1)
     images = load(root)
     assert images.class_names == ["\\udcff", "a $5^_", "new\\nline", "猫"]
-    assert images.notes[0] == "1 copies of pictures of the same class left out (\\udcff/\\n.png)"
+    assert images.notes[0] == "1 copies of pictures of the same class left out (\\udcff/1\\n.png)"
 
 
 def test_rights(tmp_path: Path) -> None:
