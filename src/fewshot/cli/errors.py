@@ -40,7 +40,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
 
 
 def _explained(run: Callable[[], int]) -> int:
-    """What `run` returns; an error in code of the user's own, of rights, and one of memory, as an error for the user."""
+    """What `run` returns; an error of the user's code, of rights or of memory as an error for the user."""
     try:
         return run()
     except (FewshotError, BrokenPipeError):
