@@ -50,7 +50,9 @@ def test_the_run_folder_is_complete(trained: Path) -> None:
         "episodes/shown.npz",
     ):
         assert (trained / name).is_file(), name
-    assert {path.name for path in (trained / "figures").iterdir()} == {"curves.png", "episode.png", "embedding.png"}
+    assert {path.name for path in (trained / "figures").iterdir()} == {
+        "curves.png", "inner_steps.png", "episode.png", "embedding.png",
+    }  # fmt: skip
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"2", "4", "last", "best"}
     for step in ("2", "4"):
         files = {path.name for path in (trained / "checkpoints" / step).iterdir()}

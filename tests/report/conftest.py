@@ -48,6 +48,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         keys: Mapping[str, Any] | None = None, paper: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None, episodes_from: int = 0, where: str = "train",
         filters: int | None = None, backbone: Mapping[str, Any] | None = None,
+        lift: float = 0.0, kept: ShownEpisode | None = None,
     ) -> RunRecord:  # fmt: skip
         wanted = paper and {key: value for key, value in paper.items() if key != "verdict"}
         config = {
@@ -63,9 +64,9 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
             row = {"step": step, "train/loss": 2.0 / step + seed, "train/accuracy": 50.0 + step}
             folder.metrics.append(row | {"val/accuracy": 50.0 + step + seed, "val/accuracy_ci95": 1.0, "val/loss": 1.0})
         classes = np.random.default_rng([ways, episodes_from]).integers(0, 99, (EPISODES, ways))
-        steps = 20 + draw.integers(0, 9, (EPISODES, 3)).cumsum(1) * 2.5 + 5.0 * shots
+        steps = 20 + draw.integers(0, 9, (EPISODES, 3)).cumsum(1) * 2.5 + 5.0 * shots + lift
         np.savez_compressed(folder.episodes / "test.npz", classes=classes, accuracy=steps[:, -1], step_accuracy=steps)
-        save(folder.episodes / "shown.npz", [make_shown(ways)])
+        save(folder.episodes / "shown.npz", [kept or make_shown(ways)])
         mean = mean_ci95(torch.from_numpy(steps[:, -1]))
         result = {
             "schema": 1, "name": name, "algorithm": algorithm, "dataset": "toys", "split": "test", "ways": ways,

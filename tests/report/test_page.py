@@ -1,6 +1,9 @@
 """The HTML and Markdown of a report: its numbers are those of the result files, and it needs nothing else."""
 
+import csv
+import io
 import json
+import os
 import re
 import statistics
 from collections.abc import Callable
@@ -8,11 +11,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from fewshot.report import documents, page
 from fewshot.report.report import Report
 from fewshot.report.runs import RunRecord
+from fewshot.shown import ShownEpisode
 
 Make = Callable[..., RunRecord]
 PAPER = {"accuracy": 40.0, "ci95": 0.5, "source": "Somebody 2020, Table 1", "tolerance": 0.3, "verdict": "above"}
@@ -72,8 +77,8 @@ def stored(folder: Path, **wanted: object) -> list[dict]:
     return [r for r in results if all(r[key] == value for key, value in wanted.items())]
 
 
-def test_its_numbers_are_those_of_the_result_files(sweep: Path) -> None:
-    reader = Reader(page.html(Report([sweep])))
+def test_its_numbers_are_those_of_the_result_files_and_it_needs_nothing_else(sweep: Path) -> None:
+    reader = Reader(text := page.html(Report([sweep])))
     pivot = reader.tables[0]
     assert pivot[0] == ["algorithm", *[f"{ways}-way {shots}-shot" for ways in (5, 10) for shots in (1, 5)]]
     ((head, *rows),) = [table for table in reader.tables if "sd of seeds" in table[0]]
@@ -97,11 +102,8 @@ def test_its_numbers_are_those_of_the_result_files(sweep: Path) -> None:
     assert {tuple(row[1:3]) for row in papers[1:]} == {("Somebody 2020, Table 1", "40.0 ± 0.5")}
     cost = next(table for table in reader.tables if "ms per step" in table[0])
     assert {tuple(row[2:]) for row in cost[1:]} == {("10.5", "500.0", "1.0", "1234", "80.0")}
-
-
-def test_it_loads_nothing_and_its_contents_lead_somewhere(sweep: Path) -> None:
-    text = page.html(Report([sweep]))
-    reader = Reader(text)
+    # It loads nothing, and its contents lead somewhere.
+    assert "cannot be drawn" not in text
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in reader.loaded), reader.loaded
     assert not re.search(r"url\((?!#)|@import", text)
     assert len(reader.links) == 8
@@ -119,6 +121,57 @@ def test_names_are_text_and_not_markup(make_run: Make, tmp_path: Path) -> None:
     text = page.html(Report([tmp_path]))
     assert "<b>" not in text
     assert "&lt;b&gt;&amp;amp;" in text
+
+
+def test_a_run_that_cannot_be_drawn_hides_no_other(make_run: Make, hand_made: Callable, tmp_path: Path) -> None:
+    """Weights that are not finite, a class name that is no mathematics, a folder name that is not UTF-8."""
+    odd = hand_made()
+    odd.query_z[:] = float("nan")
+    names = {"names": np.array(["$\\frac{1$", "<script>", "漢字"])}
+    make_run(ways=3, kept=ShownEpisode(**vars(odd) | names))
+    other = make_run(algorithm="protonet", ways=3, lift=20)
+    try:
+        other.path.rename(other.path.with_name(os.fsdecode(b"caf\xe9")))
+    except OSError:  # a file system of UTF-8 only
+        pytest.skip("this file system takes UTF-8 names only")
+    report = Report([tmp_path])
+    text = page.html(report)
+    assert "cannot be drawn, its embeddings are not finite" in text
+    assert "$\\frac{1$" in text
+    assert "<script>" not in text
+    assert "caf\\udce9" in text
+    text.encode()
+    for made in (documents.markdown(report), documents.csv_file(report.runs), documents.latex(report)):
+        made.encode()
+    assert "protonet leads maml by" in Reader(text).text
+
+
+def test_every_setting_that_differs_and_the_protocol_are_in_the_csv(make_run: Make, tmp_path: Path) -> None:
+    make_run(keys={"inner_lr": 0.1, "note": "=cmd()"})
+    make_run(keys={"inner_lr": 0.4, "note": "x"}, protocol={"norm_statistics": "running"})
+    first, second = csv.DictReader(io.StringIO(documents.csv_file(Report([tmp_path]).runs)))
+    assert (first["algorithm.inner_lr"], second["algorithm.inner_lr"]) == ("0.1", "0.4")
+    assert (first["protocol.norm_statistics"], second["protocol.norm_statistics"]) == ("batch", "running")
+    assert first["algorithm.note"] == "'=cmd()"
+    assert "trainer.steps" not in first
+
+
+def test_latex_for_a_paper(make_run: Make, tmp_path: Path) -> None:
+    make_run(algorithm="my_algorithm", lift=30)
+    best = make_run(algorithm="protonet").result["test"]
+    text = documents.latex(Report([tmp_path]))
+    assert (
+        "\\begin{tabular}{lr}\n\\toprule\nalgorithm & 5-way 1-shot \\\\\n\\midrule\nmy\\_algorithm & \\textbf{" in text
+    )
+    assert f"protonet & {best['accuracy']:.2f} $\\pm$ {best['accuracy_ci95']:.2f} \\\\" in text
+
+
+def test_a_swept_key_is_an_axis_and_configurations_are_on_the_page(make_run: Make, tmp_path: Path) -> None:
+    for lr in (0.1, 0.4):
+        make_run(keys={"inner_lr": lr})
+    text = page.html(Report([tmp_path]))
+    assert "Accuracy by inner_lr, 5-way 1-shot" in text
+    assert "  inner_lr: 0.4\n" in text
 
 
 def test_protocols_that_differ_are_shown(make_run: Make, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def write(path: Path, content: str | bytes) -> None:
 
     InputError where that fails. A pipe or a device is written as it is.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with writing(path):
         if path.exists() and not path.is_file():
             path.write_bytes(data)

@@ -23,7 +23,7 @@ LONGEST = 30  # letters of a name beside a line
 TICKS = 8  # from more values than this, an axis is a scale and no list of values
 
 Panels = list[tuple[str, Any]]
-End = tuple[float, float, str, str]  # of a line: x, y, its name, its colour
+End = tuple[float, str, str]  # of a line: its height, its name, its colour
 
 
 class Lines:
@@ -63,10 +63,10 @@ def draw_against(groups: Sequence[Group], names: Sequence[str], axis: str) -> Pa
                               color=lines.colour(name), markerfacecolor="none", markeredgewidth=0.7)  # fmt: skip
             y = [g.accuracy for g in mine]
             axes.errorbar(x, y, [g.ci95 or 0.0 for g in mine], capsize=2.5, elinewidth=1, **lines.style(name))
-            ends.append((x[-1], y[-1], name, lines.colour(name)))
+            ends.append((y[-1], name, lines.colour(name)))
         axes.set(xlabel=printable(f"{axis} (per class)" if axis == "shots" else axis))
         if listed:
-            axes.set(xlim=(-0.4, len(values) - 0.6))
+            axes.set(xlim=(-0.35, len(values) - 0.75))
             axes.set_xticks(list(positions.values()), [f"{v:g}" for v in values])
         elif log_scale:
             axes.set_xscale("log")
@@ -102,7 +102,7 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], key: str, label: 
             axes.plot(steps, mean, **{**lines.style(names[i]), "marker": ""})
             axes.fill_between(steps, np.min(curves, 0), np.max(curves, 0), color=colour, alpha=0.2, linewidth=0)
             if math.isfinite(mean[-1]):
-                ends.append((float(steps[-1]), float(mean[-1]), names[i], colour))
+                ends.append((float(mean[-1]), names[i], colour))
         axes.set(xlabel="step")
         whole_steps(axes)
         return ends
@@ -116,17 +116,15 @@ def draw_inner_steps(groups: Sequence[Group], names: Sequence[str]) -> Panels:
     lines = Lines(names)
 
     def panel(axes: Any, members: Sequence[int]) -> list[End]:
-        chosen = [kept[m] for m in members]
-        return [
-            (*plot_steps(axes, groups[i], lines.colour(names[i])), names[i], lines.colour(names[i])) for i in chosen
-        ]
+        chosen = [(groups[kept[m]], names[kept[m]], lines.colour(names[kept[m]])) for m in members]
+        return [(plot_steps(axes, group, colour), name, colour) for group, name, colour in chosen]
 
     tasks = [groups[i] for i in kept]
     return _panels(_tasks(tasks), [g.task for g in tasks], panel, "test accuracy, %")
 
 
-def plot_steps(axes: Any, group: Group, colour: str) -> tuple[float, float]:
-    """The accuracies of a group after each inner step; where the line ends."""
+def plot_steps(axes: Any, group: Group, colour: str) -> float:
+    """The accuracies of a group after each inner step; returns the last."""
     assert group.step_accuracy is not None
     means = [mean_ci95(torch.from_numpy(column)) for column in group.step_accuracy.T]
     steps = list(range(len(means)))
@@ -138,7 +136,7 @@ def plot_steps(axes: Any, group: Group, colour: str) -> tuple[float, float]:
                   markeredgewidth=1)  # fmt: skip
     axes.set(xlabel="inner steps at test")
     whole_steps(axes)
-    return float(steps[-1]), means[-1].value
+    return means[-1].value
 
 
 def draw_paper(groups: Sequence[Group], names: Sequence[str]) -> Any:
@@ -191,7 +189,7 @@ def _panels(
         scale = (min(low for low, _ in scales), max(high for _, high in scales))
         for _, _, axes, ends in drawn:
             axes.set_ylim(scale)
-            name_lines(axes, [(x, y, _short(name), colour) for x, y, name, colour in ends])
+            name_lines(axes, [(y, _short(name), colour) for y, name, colour in ends])
     return [(title, figure) for title, figure, _, _ in drawn]
 
 

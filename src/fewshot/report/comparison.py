@@ -15,7 +15,9 @@ import torch
 
 from fewshot.errors import InputError
 from fewshot.metrics import Z95, Mean, paired_difference
+from fewshot.printable import printable
 from fewshot.report.groups import Group, same_classes
+from fewshot.report.runs import RunRecord
 
 LEVEL = 0.05
 
@@ -92,17 +94,22 @@ def paired(a: Group, b: Group) -> Mean:
     differing = [f"{key} {x} and {y}" for key, x, y in facts if x != y]
     if differing:
         raise InputError(
-            f"{one.path} and {other.path} were not tested on the same episodes ({'; '.join(differing)}); "
+            f"{_both(one, other)} were not tested on the same episodes ({'; '.join(differing)}); "
             f"fewshot evaluate tests a run under another protocol"
         )
     for run in (*a.runs, *b.runs):
         if not run.episodes:
-            raise InputError(f"{run.path} has no episodes/test.npz, which pairs need; fewshot evaluate run={run.path}")
+            raise InputError(f"{printable(run.path)} has no episodes/test.npz, which pairs need; evaluate it again")
     for run in (*a.runs[1:], *b.runs):
         if not same_classes(one.episodes, run.episodes):
             differ = (one.episodes["classes"] != run.episodes["classes"]).any(-1)
             raise InputError(
-                f"{one.path} and {run.path} were not tested on the same episodes: the classes of {int(differ.sum())} "
-                f"of {len(differ)} differ; evaluate both with one version of fewshot"
+                f"{_both(one, run)} were not tested on the same episodes: the classes of {int(differ.sum())} of "
+                f"{len(differ)} differ; evaluate both with one version of fewshot"
             )
-    return paired_difference(*[torch.from_numpy(group.episode_accuracy) for group in (a, b)])
+    accuracies = [group.episode_accuracy for group in (a, b)]
+    return paired_difference(*[torch.from_numpy(accuracy) for accuracy in accuracies if accuracy is not None])
+
+
+def _both(a: RunRecord, b: RunRecord) -> str:
+    return f"{printable(a.path)} and {printable(b.path)}"

@@ -75,10 +75,10 @@ def draw_inner_steps(run: RunRecord) -> Any:
     """Test accuracy after 0, 1, 2, ... inner steps, with chance and the pixels; a ring where training stops."""
     with styled():
         figure, (axes,) = _titled(run, 1)
-        last, value = plot_steps(axes, Group([run]), COLOURS[0])
-        references = _references(axes, run, last, ("raw_pixels",))
+        value = plot_steps(axes, Group([run]), COLOURS[0])
+        references = _references(axes, run, ("raw_pixels",))
         axes.set(title="test accuracy, %", ylim=(0, 100))
-        name_lines(axes, [*references, (last, value, f"test {value:.1f}", COLOURS[0])])
+        name_lines(axes, [*references, (value, f"test {value:.1f}", COLOURS[0])])
     return figure
 
 
@@ -92,7 +92,7 @@ def _titled(run: RunRecord, panels: int) -> tuple[Any, Any]:
     return figure, figure.subplots(1, panels, squeeze=False, width_ratios=(4, 5)[-panels:])[0]
 
 
-def _references(axes: Any, run: RunRecord, last: float, baselines: Sequence[str]) -> list[End]:
+def _references(axes: Any, run: RunRecord, baselines: Sequence[str]) -> list[End]:
     """Chance and the baselines: each a line with its number."""
     values = {"chance": 100 / run.result["ways"]}
     for key in baselines:
@@ -100,26 +100,26 @@ def _references(axes: Any, run: RunRecord, last: float, baselines: Sequence[str]
             values[key.replace("_", " ")] = baseline["accuracy"]
     for value in values.values():
         axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    return [(last, value, f"{name} {value:.1f}", MUTED) for name, value in values.items() if math.isfinite(value)]
+    return [(value, f"{name} {value:.1f}", MUTED) for name, value in values.items() if math.isfinite(value)]
 
 
 def _accuracy(axes: Any, run: RunRecord) -> None:
     """Accuracies by step, and the test as the mark of the checkpoint that was tested."""
-    result, last = run.result, max(row["step"] for row in run.metrics)
-    ends = _references(axes, run, last, ("untrained", "raw_pixels"))
+    result = run.result
+    ends = _references(axes, run, ("untrained", "raw_pixels"))
     steps, values = run.curve("train/accuracy")
     if values:
         axes.plot(steps, values, color=COLOURS[5], marker="o" if len(steps) == 1 else "", markersize=4)
-        ends.append((steps[-1], values[-1], "training", COLOURS[5]))
+        ends.append((values[-1], "training", COLOURS[5]))
     steps, values = run.curve("val/accuracy")
     if values:
         widths = run.curve("val/accuracy_ci95")[1]
         axes.errorbar(steps, values, widths if len(widths) == len(steps) else None, color=COLOURS[1], marker="o",
                       markersize=3, elinewidth=0.8, capsize=2)  # fmt: skip
-        ends.append((steps[-1], values[-1], "validation", COLOURS[1]))
+        ends.append((values[-1], "validation", COLOURS[1]))
     test, width = result["test"]["accuracy"], result["test"]["accuracy_ci95"]
     axes.errorbar([result["steps"]], [test], [width], color=INK, marker="D", markersize=5, capsize=3, elinewidth=1.2,
                   zorder=5)  # fmt: skip
-    ends.append((last, test, f"test {test:.1f} ± {width:.1f}", INK))
+    ends.append((test, f"test {test:.1f} ± {width:.1f}", INK))
     axes.set(title="accuracy, %", xlabel="step", ylim=(0, 100))
-    name_lines(axes, [end for end in ends if math.isfinite(end[1])])
+    name_lines(axes, [end for end in ends if math.isfinite(end[0])])

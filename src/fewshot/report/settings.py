@@ -21,9 +21,10 @@ def labels(groups: Sequence[Group], without: Collection[str] = ()) -> list[str]:
     settings = [_named_settings(group) for group in groups]
     found = []
     for group, own in zip(groups, settings, strict=True):
-        alike = [s for g, s in zip(groups, settings, strict=True) if _kin(g) == _kin(group)]
-        rivals = [g for g in groups if _kin(g) == _kin(group) and g.cell == group.cell]
-        keys = [keys[0] for keys in differing(alike) if not set(keys) & set(without)] if len(rivals) > 1 else []
+        alike = [i for i, other in enumerate(groups) if _kin(other) == _kin(group)]
+        rivals = len({groups[i].cell for i in alike}) < len(alike)
+        found_keys = differing([settings[i] for i in alike]) if rivals else []
+        keys = [keys[0] for keys in found_keys if not set(keys) & set(without)]
         texts = [f"{key.split('.')[-1].lstrip('_')}={own[key]}" for key in keys if key in own]
         more = [f"{len(texts) - MOST} more"] if len(texts) > MOST else []
         kind = [] if group.runs[0].kind == "train" else ["evaluated"]

@@ -76,6 +76,7 @@ def svg(figure: Any, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"data:image/png;base64,([^\"]+)", lambda match: _smaller(match[1]), text)
     text = re.sub("|".join(VARIABLES), lambda match: f"var(--{VARIABLES[match[0]]})", text)
+    text = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), text)  # fine enough
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # the page's own typeface
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
     size = f'viewBox="0 0 {width} {height}" style="max-width:{1.3 * float(width):.0f}pt"'
@@ -121,20 +122,20 @@ def apart(values: Sequence[float], least: float) -> list[float]:
     return placed
 
 
-def name_lines(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Words to the right of lines instead of a legend: (x, y, text, colour) of each line's end."""
+def name_lines(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Words at the right edge instead of a legend: (y, text, colour) of each line's end."""
     if not ends:
         return
     low, high = axes.get_ylim()
     height = axes.figure.get_size_inches()[1] * axes.get_position().height * 72  # points
-    places = apart([y for _, y, _, _ in ends], (high - low) * 10 / max(height, 1))
-    for (x, _, text, colour), y in zip(ends, places, strict=True):
-        axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, fontsize=8,
-                      va="center", annotation_clip=False)  # fmt: skip
+    places = apart([y for y, _, _ in ends], (high - low) * 10 / max(height, 1))
+    for (_, text, colour), y in zip(ends, places, strict=True):
+        axes.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+                      color=colour, fontsize=8, va="center", annotation_clip=False)  # fmt: skip
 
 
 def whole_steps(axes: Any) -> None:
     """Ticks of the x axis at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10], min_n_ticks=1))

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from fewshot.printable import printable
 from fewshot.report.comparison import Comparison
 from fewshot.report.groups import Group
 from fewshot.report.runs import RunRecord
 from fewshot.report.sweeps import MissingJob
 from fewshot.report.table import NONE, Table, accuracy, condensed, number
 
+AGAIN = {"train": "goes on with it", "evaluate": "does it again"}  # after a stop
 BEST, TIED = "best", "≈"  # of the settings of one task
 
 
@@ -163,12 +165,13 @@ def unfinished(runs: Sequence[RunRecord], jobs: Sequence[MissingJob]) -> Table:
     columns = ["run", "status", "step", "why", "folder"]
     jobs_rows = [
         [f"job {job.number}: {' '.join(job.overrides)}", job.status,
-         _step(RunRecord(job.folder) if job.folder else None), job.reason or NONE, str(job.folder or job.sweep)]
+         _step(RunRecord(job.folder) if job.folder else None), job.reason or NONE, printable(job.folder or job.sweep)]
         for job in jobs
     ]  # fmt: skip
     taken = {job.folder.resolve() for job in jobs if job.folder}
     run_rows = [
-        [run.name, "unfinished", _step(run), "stopped or running; the same command goes on with it", str(run.path)]
+        [run.name, "unfinished", _step(run), f"stopped or running; the same command {AGAIN[run.kind]}",
+         printable(run.path)]
         for run in runs if not run.finished and run.path.resolve() not in taken
     ]  # fmt: skip
     return Table(columns, [*jobs_rows, *run_rows])
@@ -190,7 +193,7 @@ def each_run(runs: Sequence[RunRecord]) -> Table:
         **{key: [str(run.result[key]) for run in finished] for key in ("ways", "shots", "seed", "steps")},
         "network": [run.network.text for run in finished],
         "episodes": [str(test["episodes"]) for test in tests],
-        "folder": [str(run.path) for run in finished],
+        "folder": [printable(run.path) for run in finished],
     }
     return condensed(columns, always=("run", "accuracy %", "folder"))
 
