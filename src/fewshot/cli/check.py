@@ -77,7 +77,8 @@ def check_gradient(config: dict[str, Any], context: dict[str, Any]) -> bool:
     else:
         algorithm = assemble.make_algorithm(config, context, config["seed"])
         configured = isinstance(algorithm, MAML) and algorithm.network.norm_statistics == "batch"
-        maml = algorithm.double() if configured else gradcheck.as_maml(backbone)  # type: ignore[assignment]
+        as_it_is = configured and type(algorithm).outer_loss is MAML.outer_loss  # the one that the loop computes
+        maml = algorithm.double() if as_it_is else gradcheck.as_maml(backbone)  # type: ignore[assignment]
     batch = gradcheck.random_episode(maml, tuple(context["image_shape"]), TASKS)
     found = gradcheck.meta_gradient_differences(maml, batch)
     name, worst = max(found.items(), key=lambda item: item[1])
