@@ -36,8 +36,9 @@ def refuse_fixed(config: Config, own: Config, choices: Mapping[str, str | None])
         acting.append("evaluation.concentration")
     if choices.get("augment"):  # a whole group, whose training part is not used
         acting.append("augment")
+    idle = () if choices.get("algorithm") else IDLE
     for key, value in changed(config, own).items():
-        acts = _below(key, (*acting, *MODEL)) and not _below(key, IDLE)
+        acts = _below(key, (*acting, *MODEL)) and not _below(key, idle)
         if not acts and not outside(key):
             raise InputError(
                 f"{key}={flatten(config).get(key)} changes nothing in an evaluation: the run was trained with {value}; "
@@ -52,7 +53,8 @@ def refuse_idle(config: Config, own: Config, context: Mapping[str, Any]) -> None
     Each is tried beside the others, with the same weights (drawn, in float64: trained ones may fit a support set so
     well that further inner steps change no digit) on an episode of noise.
     """
-    model = [key for key in changed(config, own) if _below(key, MODEL)]
+    another = config["algorithm"]["_target_"] != own["algorithm"]["_target_"]  # chosen anew, with keys of its own
+    model = [key for key in changed(config, own) if _below(key, ("backbone",) if another else MODEL)]
     if not model:
         return
     weights = _drawn_weights(own, context)

@@ -71,6 +71,17 @@ def test_a_zero_head_serves_any(tmp_path: Path) -> None:
     assert result(only(tmp_path / "outputs" / "evaluate"))["ways"] == 3
 
 
+def test_another_head_on_the_same_weights(tmp_path: Path, trained: Path) -> None:
+    head = [word for word in QUIET if not word.startswith("algorithm.")]
+    succeed("train", "algorithm=simpleshot", *head, "algorithm.stream.batch_size=8", "trainer.steps=1", cwd=tmp_path)
+    run = only(tmp_path / "outputs" / "train")
+    succeed("evaluate", f"run={run}", "threads=1", "algorithm=ridge", cwd=tmp_path)
+    found = result(only(tmp_path / "outputs" / "evaluate"))
+    assert (found["algorithm"], found["steps"], found["test"]["episodes"]) == ("ridge", 1, 20)
+    done = call("evaluate", f"run={trained}", "threads=1", "algorithm=ridge", cwd=tmp_path)
+    assert "does not fit this Ridge: missing: mean, batches, classifier.weight" in done.err
+
+
 def test_other_data(tmp_path: Path, trained: Path) -> None:
     """Cross-domain, on a data set that the user's own file makes."""
     (tmp_path / "noise.py").write_text(DATA_SET)
@@ -124,10 +135,10 @@ class Noise:
         ("evaluation.episodes=0", "evaluation.episodes=0 is below 2"),
         (
             "dataset=glyph",
-            "there is no 'dataset/glyph'; available: cifar_fs, fc100, glyphs, mini_imagenet, omniglot; "
-            "did you mean glyphs?",
+            "there is no 'dataset/glyph'; available: cifar_fs, cub, fc100, glyphs, mini_imagenet, omniglot, "
+            "tiered_imagenet; did you mean glyphs?",
         ),
-        ("algorithm=protonet", "algorithm cannot be chosen here; its keys can be set: algorithm.KEY=VALUE"),
+        ("backbone=conv4", "backbone cannot be chosen here; its keys can be set: backbone.KEY=VALUE"),
         ("split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
         ("checkpoint=77", "choose best, last or one of [2, 4]"),
         ("--bogus", "unrecognized arguments: --bogus"),

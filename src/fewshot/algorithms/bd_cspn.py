@@ -11,7 +11,8 @@
 Shapes: embeddings [T, M, D], prototypes [T, N, D], logits [T, N*Q, N]. Transductive; (1) assumes that support and
 queries have the same share of each class.
 
-Differences from the paper: the embedding is that of a linear classifier, the paper's of a cosine one.
+Differences from the paper: the embedding is that of a linear classifier, the paper's of a cosine one. There is no code
+of the authors' to hold Z and scale against; easyfsl 1.5.0 takes all nearest queries and a factor of 1.
 """
 
 import torch

@@ -81,6 +81,16 @@ class EmbeddingHead(Algorithm):
         """(2): support [T, N*K, D], onehot [T, N*K, N], query [T, N*Q, D], float32 or float64 -> [T, N*Q, N]."""
         raise NotImplementedError
 
+    def mean_facts(self) -> dict[str, Any]:
+        """What a head that subtracts `mean` has to say of it; InputError where it was never measured."""
+        if not self.batches:
+            raise InputError(
+                f"{type(self).__name__} subtracts the mean embedding of the training images, but these weights come "
+                "without one; train for a step or more, start from a whole run of such a head (no init_part), or set "
+                "algorithm.transform=l2n (simpleshot), algorithm.centre=false (laplacianshot)"
+            )
+        return {"mean_over_batches": int(self.batches)}
+
     def protocol(self) -> dict[str, Any]:
         return {"norm_statistics": "running"} | ({"assumes_of_queries": self.assumes} if self.transductive else {})
 

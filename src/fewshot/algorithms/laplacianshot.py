@@ -73,5 +73,4 @@ class LaplacianShot(EmbeddingHead):
         return torch.zeros_like(distances).scatter_(-1, nearest, 1)
 
     def protocol(self) -> dict[str, Any]:
-        seen = {"mean_over_batches": int(self.batches)} if self.centre else {}
-        return super().protocol() | seen
+        return super().protocol() | self.mean_facts() if self.centre else super().protocol()

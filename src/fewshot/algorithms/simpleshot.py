@@ -45,5 +45,5 @@ class SimpleShot(EmbeddingHead):
         return cosines(z, means) if self.distance == "cosine" else -squared_distances(z, means)  # (3)
 
     def protocol(self) -> dict[str, Any]:
-        seen = {"mean_over_batches": int(self.batches)} if self.transform == "cl2n" else {}
-        return super().protocol() | {"transform": self.transform, "distance": self.distance} | seen
+        stated = super().protocol() | {"transform": self.transform, "distance": self.distance}
+        return stated | self.mean_facts() if self.transform == "cl2n" else stated

@@ -76,8 +76,8 @@ def check_gradient(config: dict[str, Any], context: dict[str, Any]) -> bool:
         maml = gradcheck.as_maml(backbone)
     else:
         algorithm = assemble.make_algorithm(config, context, config["seed"])
-        configured = isinstance(algorithm, MAML) and algorithm.network.norm_statistics == "batch"
-        as_it_is = configured and type(algorithm).outer_loss is MAML.outer_loss  # the one that the loop computes
+        as_it_is = isinstance(algorithm, MAML) and type(algorithm).outer_loss is MAML.outer_loss  # the loop's
+        as_it_is = as_it_is and algorithm.network.norm_statistics == "batch"  # type: ignore[union-attr]
         maml = algorithm.double() if as_it_is else gradcheck.as_maml(backbone)  # type: ignore[assignment]
     batch = gradcheck.random_episode(maml, tuple(context["image_shape"]), TASKS)
     found = gradcheck.meta_gradient_differences(maml, batch)

@@ -28,7 +28,7 @@ def offer_run(words: Sequence[str], *, needed: bool = True) -> None:
     said = {key: value.strip("'\"") for key, sign, value in (word.partition("=") for word in words) if sign}
     if needed and "run" not in said:
         raise InputError("evaluate needs the folder of a training run: fewshot evaluate run=outputs/train/NAME/ID")
-    chosen = [group for group in ("dataset", "augment") if group in said]
+    chosen = [group for group in ("dataset", "augment", "algorithm") if group in said]
     trust = said.get("trust", "").lower() == "true"
     node = _run_config(Path(said["run"]), chosen, trust=trust) if "run" in said else {}
     ConfigStore.instance().store(name="run_config", node=node)
