@@ -115,6 +115,31 @@ def test_an_exponent_is_the_slope_of_logarithms(bench: Any) -> None:
     assert bench("growth").slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2)
 
 
+@pytest.mark.slow
+def test_the_network_of_both_sides_is_one(bench: Any, tmp_path: Path) -> None:
+    """As many weights; and the benchmark runs."""
+    from torch import nn
+
+    from fewshot.backbones.resnet12 import ResNet12
+
+    script = bench("resnet12")
+    blocks = [script.Block(*pair) for pair in zip((3, *script.WIDTHS[:3]), script.WIDTHS, strict=True)]
+    options: Any = {"slope": 0.1, "readout": "mean", "dropout": 0, "dropblock": 0, "dropblock_size": None}
+    ours = ResNet12((3, 32, 32), widths=script.WIDTHS, dropblock_steps=1, **options)
+    count = [sum(p.numel() for p in net.parameters()) for net in (nn.Sequential(*blocks), ours)]
+    assert count[0] == count[1] == 12_424_320
+    script.main(["--quick", "--json", str(tmp_path / "a.json")])
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["what"] for row in rows] == ["step", "all"]
+
+
+@pytest.mark.slow
+def test_episodes_of_embeddings_are_those_of_images(bench: Any, tmp_path: Path) -> None:
+    bench("cached").main(["--quick", "--json", str(tmp_path / "a.json")])
+    (row,) = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert row["episodes that differ"] == 0
+
+
 @pytest.mark.parametrize("name", ["preparation", "augmentation"])
 def test_what_is_measured_beside_the_steps(bench: Any, name: str, tmp_path: Path) -> None:
     bench(name).main(["--quick", "--json", str(tmp_path / "a.json")])
