@@ -7,9 +7,10 @@ from typing import Any
 from fewshot.cli.compose import compose, config_dir_of_job
 from fewshot.identity import differing_keys
 
-# What may be otherwise in a run of a recipe: its random numbers, and what costs time or memory alone.
+# What may be otherwise in a run of a recipe: its random numbers, where files are, and what costs time or memory alone.
 FREE = (
-    "seed", "eval_seed", "precision", "evaluation.tasks", "trainer.log_every", "trainer.checkpoint_every",
+    "seed", "eval_seed", "dataset.root", "dataset.download", "precision", "evaluation.tasks",
+    "trainer.log_every", "trainer.checkpoint_every",
     "algorithm.task_chunk", "algorithm.checkpoint_inner",
 )  # fmt: skip
 

@@ -43,7 +43,7 @@ MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # of the 50 000 
 class Records(NamedTuple):
     """Images as a source has them, in its order."""
 
-    images: np.ndarray  # [M, 3072] uint8: red, green, blue, each row by row
+    images: list[np.ndarray]  # M of [3072] uint8: red, green, blue, each row by row; in the memory of the raw files
     labels: np.ndarray  # [M] class
     names: list[str]  # of the classes
 
@@ -128,7 +128,7 @@ def by_class(records: Records, path: Path) -> Iterator[tuple[str, np.ndarray]]:
             f"delete it and run again, or replace it by {BINARY}"
         )
     for name, rows in of_class.items():
-        yield name, records.images[rows]
+        yield name, np.stack([records.images[row] for row in rows])
 
 
 def _records(path: Path) -> Records:
@@ -161,4 +161,4 @@ def _joined(images: Sequence[np.ndarray], labels: Sequence[Any], names: list[str
     together = np.concatenate([np.asarray(part, np.int64) for part in labels])
     if len(together) != sum(map(len, images)) or together.min() < 0 or together.max() >= len(names):
         raise ValueError(f"{len(together)} labels up to {together.max()} of {len(names)} classes")
-    return Records(np.concatenate(images), together, names)
+    return Records([image for part in images for image in part], together, names)
