@@ -112,7 +112,7 @@ def by_class(records: Records, path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     So a source's own order does not matter. InputError, before anything is given, where the content is not CONTENT.
     """
-    digests = [hashlib.sha256(image).digest() for image in records.images]
+    digests = [hashlib.sha256(image.data).digest() for image in records.images]
     of_class: dict[str, list[int]] = {name: [] for name in sorted(records.names)}
     for row, label in enumerate(records.labels.tolist()):
         of_class[records.names[label]].append(row)
