@@ -27,6 +27,18 @@ def test_the_accuracy_stands_last_and_the_network_is_named(capsys: pytest.Captur
     assert lines[-1] == "test accuracy  99.03 ± 0.39 %: reproduced"
 
 
+def test_inner_steps_stand_before_the_accuracy(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    """Of the run that all tests share: after 0 to 3 steps, the last of which is the accuracy."""
+    found = json.loads((trained / "result.json").read_text())
+    result_table(found, trained)
+    *_, inner, _task, last = capsys.readouterr().out.splitlines()
+    label, said = inner.split("  ", 1)
+    values = said.split(" %")[0].split(", ")
+    assert (label, len(values)) == ("inner steps", 4)
+    assert float(values[-1]) == pytest.approx(found["test"]["accuracy"], abs=0.05)
+    assert last.startswith("test accuracy")
+
+
 def test_of_the_protocol_only_what_is_not_as_usual() -> None:
     assert unusual_protocol(stored("glyphs_maml_5w1s")["protocol"]) == {"transductive": True}
     assert unusual_protocol(stored("glyphs_protonet_5w1s")["protocol"]) == {}

@@ -1,6 +1,7 @@
 """Calls Hydra so that its errors become one line, and a job's result an exit code. Layer 6."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -86,7 +87,8 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+            with _with_meanings(config_name) if {"-h", "--help"} & set(flags) else contextlib.nullcontext():
+                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
     except FewshotError:
         raise
     except Exception as error:
@@ -99,6 +101,23 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
         for say in task.closing:
             say()
     return task.exit_code()
+
+
+@contextlib.contextmanager
+def _with_meanings(config_name: str) -> Iterator[None]:
+    """What Hydra prints as help comes out with the meaning of each key."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from fewshot.cli.help import annotated, meanings
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    finally:  # Hydra exits where it has printed its help
+        choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+        folders = [*([own_folder] if own_folder else []), conf_dir()]
+        print(annotated(said.getvalue().rstrip("\n"), meanings(config_name, choices, folders)))
 
 
 def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:

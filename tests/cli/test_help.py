@@ -1,0 +1,28 @@
+"""`--help` says what each key means."""
+
+import re
+from pathlib import Path
+
+from command_line import succeed
+
+from fewshot.cli.help import annotated, meanings
+
+
+def test_every_key_that_one_sets_has_its_meaning(tmp_path: Path) -> None:
+    """All but what only passes another key on (`${ways}`), and the classes behind the keys."""
+    text = succeed("train", "--help", "algorithm=anil", "trainer/optimizer=sgd", cwd=tmp_path).out
+    keys = text.split("Keys (", 1)[1].split("\n", 1)[1]
+    bare = [line for line in keys.split("\n") if re.match(r" *[a-z]\w*: *[^ #$]", line) and " # " not in line]
+    assert bare == []
+    assert re.search(r"^ways: 5 +# classes of a test episode$", keys, re.MULTILINE)
+    assert re.search(r"^  adapt: head +# only the head moves in the inner loop$", keys, re.MULTILINE)  # anil's own
+    assert re.search(r"^  inner_lr: 0.4 +# step size of the inner loop$", keys, re.MULTILINE)  # maml's
+    assert re.search(r"^    momentum: 0.9 +# of the gradient$", keys, re.MULTILINE)
+
+
+def test_a_users_file_says_what_its_keys_mean(tmp_path: Path) -> None:
+    (tmp_path / "algorithm").mkdir()
+    (tmp_path / "algorithm" / "mine.yaml").write_text("a: 1  # first\nb:\n  c: 2 # second\n")
+    found = meanings("config", {"algorithm": "mine"}, [tmp_path])
+    assert found == {"algorithm.a": "first", "algorithm.b.c": "second"}
+    assert annotated("algorithm:\n  b:\n    c: 2", found).split("\n")[-1].split() == ["c:", "2", "#", "second"]
