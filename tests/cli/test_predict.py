@@ -1,6 +1,7 @@
 """`fewshot predict` on folders of drawn pictures, in one process; every bad input is one line and exit code 2."""
 
 import csv
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from fewshot.errors import InputError
 
 COLOURS = {"animals/cat": (200, 40, 40), "dog": (40, 200, 40), "fish": (40, 40, 200)}
 TINY = ("backbone=timm", "backbone.model=test_convnext", "backbone.weights=none", "backbone.size=32", "threads=1")
+
+NO_PICTURE = "cannot be read: it is no picture"
+BOMB = b"BM" + struct.pack("<IIIIIIHH24x", 0, 0, 54, 40, 60_000, 60_000, 1, 24)  # a header of 60 000 x 60 000 pixels
 
 
 def picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
@@ -124,9 +128,16 @@ def test_files_and_patterns(predict: Callable[..., None]) -> None:
 def test_unreadable_files_are_an_error_or_skipped(
     predict: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (Path("support") / "dog" / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"broken.jpg cannot be read: it is no picture; remove it, or set unreadable"):
-        predict()
+    broken = Path("support") / "dog" / "broken.jpg"
+    for content, reason in (
+        (BOMB, r"is too large: Image size \(3600000000 pixels\) exceeds"),
+        (b"no picture", NO_PICTURE),
+    ):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match=rf"broken\.jpg {reason}.*; remove it, or set unreadable=skip"):
+            predict()
+    with pytest.raises(InputError, match=rf"broken\.jpg {NO_PICTURE}"):
+        predict(support="query", query=str(broken))
     predict("unreadable=skip")
     assert "1 unreadable files left out (broken.jpg)" in capsys.readouterr().out
 
@@ -183,6 +194,12 @@ def test_a_runs_algorithm_at_its_ways(
     assert main(["support=support", *words, "out=a.csv"]) == 0
     assert "expected accuracy: " in capsys.readouterr().out
     assert len(rows(pictures / "a.csv")) == 2
+
+
+def test_a_missing_extra_is_named(predict: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match=r"backbone=timm needs the package timm: pip install 'fewshot\[timm\]'"):
+        predict()
 
 
 def test_rights_are_named(predict: Callable[..., None], pictures: Path) -> None:

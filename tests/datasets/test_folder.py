@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,8 +209,7 @@ def test_files_as_people_have_them(tmp_path: Path) -> None:
     (odd / "notes.txt").write_text("")
     (odd / "Thumbs.db").write_bytes(b"")
     broken = {"empty.png": b"", "text.jpg": b"no picture", "short.png": (odd / "exif.png").read_bytes()[:-30],
-              "bomb.bmp": b"BM" + bytes(12) + (40).to_bytes(4, "little") + (60_000).to_bytes(4, "little") * 2
-              + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24)}  # fmt: skip
+              "bomb.bmp": b"BM" + struct.pack("<IIIIIIHH24x", 0, 0, 54, 40, 60_000, 60_000, 1, 24)}  # fmt: skip
     for name, content in broken.items():
         (odd / name).write_bytes(content)
     with pytest.raises(InputError) as raised:
