@@ -13,11 +13,11 @@ import torch
 from fewshot import assemble, changes, checkpoint, leaks, record, resume, trained
 from fewshot.engine.machine import Machine
 from fewshot.errors import FewshotError, InputError
-from fewshot.identity import evaluation_identity, identity
+from fewshot.identity import evaluation_identity, identity, with_content
 from fewshot.loggers.base import Logger, RunInfo
 from fewshot.ops.random import key
 from fewshot.plan import Plan
-from fewshot.prepare import Prepared, prepare
+from fewshot.prepare import Prepared, prepare, tell
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
 from fewshot.trainer import Progress
@@ -131,6 +131,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     model = trained.restore(run, config["checkpoint"], config, trust=config["trust"])
     changes.refuse_idle(config, model.config, model.context)
     images = assemble.load_images(config).on(machine.device)
+    config = with_content(config, images.protocol.get("content"))
     trained.same_shape(images, model.context)
     algorithm = model.algorithm.to(machine.device)
     machine = machine.at(config["precision"], auto=algorithm.auto_precision)
@@ -144,6 +145,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
         sampler=assemble.test_sampler(config, images, split, machine.device), machine=machine,
         which=model.which, step=model.step, context=model.context, overlap=overlap,
     )  # fmt: skip
+    tell(images)
     outcome = record.run_test(tested)
     ident = evaluation_identity(config)
     folder = (

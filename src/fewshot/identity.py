@@ -33,6 +33,12 @@ def with_init_weights(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "init_weights": run.weights(run.tested_with)}
 
 
+def with_content(config: Mapping[str, Any], content: str | None) -> dict[str, Any]:
+    """The configuration with the hash of a user's own pictures: with others it is another run. None: no such set."""
+    rest = {key: value for key, value in config.items() if key != "dataset_content"}  # of the run that is evaluated
+    return rest if content is None else {**rest, "dataset_content": content}
+
+
 def evaluation_identity(config: Mapping[str, Any]) -> str:
     """The identity of an evaluation: it is one of certain weights, wherever they lie."""
     run = RunFolder(Path(config["run"]))

@@ -11,7 +11,7 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.machine import Machine
 from fewshot.errors import InputError
-from fewshot.identity import with_init_weights
+from fewshot.identity import with_content, with_init_weights
 from fewshot.plan import Plan
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import BatchStream, EpisodeSampler
@@ -54,8 +54,7 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     """
     config = with_init_weights(plan.config)
     images = assemble.load_images(config).on(machine.device)
-    if content := images.protocol.get("content"):  # of a user's folder: with other pictures it is another run
-        config["dataset_content"] = content
+    config = with_content(config, images.protocol.get("content"))
     init = RunFolder(Path(config["init"])) if config["init"] else None
     overlap = leaks.check_training(config, images, init)
     context = assemble.data_context(config, images)
@@ -80,9 +79,14 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     )  # fmt: skip
     probe = made.val or sampler(config["train_split"])
     evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
+    tell(images)
+    return made
+
+
+def tell(images: ImageSet) -> None:
+    """Say what a user should know of the data."""
     for note in images.notes:
         log.warning("%s: %s", images.name, note)
-    return made
 
 
 def refuse_leak_before(first: Plan, plan: Plan) -> None:

@@ -41,7 +41,13 @@ def test_thirty_classes_train_and_start_another_run(tmp_path: Path, caplog: pyte
     assert told["dataset"] == "mine"
     assert told["test"]["accuracy"] > 40  # by colour
     assert (told["protocol"]["split"], told["protocol"]["stored_size"]) == ("fractions", [3, 9, 9])
-    succeed("evaluate", f"run={first}", "shots=2", cwd=tmp_path)
+    other = ("dataset=folder", "dataset.root=more", "dataset.size=8", "dataset.fractions=[0,0,1]")
+    pictures(tmp_path / "more", 5)
+    succeed("evaluate", f"run={first}", *other, cwd=tmp_path)
+    evaluated = only(tmp_path / "outputs" / "evaluate")
+    content = result(evaluated)["protocol"]["content"]
+    assert f"dataset_content: {content}\n" in (evaluated / "config.yaml").read_text()
+    assert content != told["protocol"]["content"]
 
     Image.new("RGB", (9, 9), "red").save(odd)  # with other pictures it is another run
     second = (f"init={first}", "init_part=backbone", "trainer.steps=0", "output_dir=second")
