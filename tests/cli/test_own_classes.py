@@ -18,11 +18,11 @@ SHORT = ("algorithm=protonet", "algorithm.stream.tasks=1", "backbone=mlp", "quer
          "evaluation.episodes=10", "evaluation.val_episodes=2", "logger=console")  # fmt: skip
 
 
-def pictures(root: Path, classes: int, each: int = 5) -> None:
+def pictures(root: Path, classes: int, each: int = 5, name: str = "class") -> None:
     """A colour for each class, with noise on it."""
     random = np.random.default_rng(0)
     for c in range(classes):
-        folder = root / f"group {c % 3}" / f"class {c}"
+        folder = root / f"group {c % 3}" / f"{name} {c}"
         folder.mkdir(parents=True)
         colour = random.integers(0, 256, 3)
         for i in range(each):
@@ -42,7 +42,7 @@ def test_thirty_classes_train_and_start_another_run(tmp_path: Path, caplog: pyte
     assert told["test"]["accuracy"] > 40  # by colour
     assert (told["protocol"]["split"], told["protocol"]["stored_size"]) == ("fractions", [3, 9, 9])
     other = ("dataset=folder", "dataset.root=more", "dataset.size=8", "dataset.fractions=[0,0,1]")
-    pictures(tmp_path / "more", 5)
+    pictures(tmp_path / "more", 5, name="new")
     succeed("evaluate", f"run={first}", *other, cwd=tmp_path)
     evaluated = only(tmp_path / "outputs" / "evaluate")
     content = result(evaluated)["protocol"]["content"]
