@@ -267,6 +267,10 @@ RECIPES: dict[str, tuple[Any, int, tuple[float, ...], tuple[int, int, str], floa
 
 def test_recipes_are_those_of_presets() -> None:
     assert {name for name in PRESETS if "omniglot" not in name} == set(RECIPES)
+    page = (CONF.parent / "docs" / "results.md").read_text()
+    for name, (*_, accuracy) in RECIPES.items():
+        (row,) = re.findall(rf"^\| .*`{name}`.*$", page, re.MULTILINE)
+        assert accuracy in [float(word) for word in row.split() if word[0].isdigit()], f"{name}: {row}"
 
 
 @pytest.mark.parametrize("experiment", PRESETS)
