@@ -50,13 +50,14 @@ def loop_loss(maml: MAML, batch: Episode) -> Tensor:
     for support_x, support_y, query_x, query_y in zip(*batch[:4], strict=True):
         start = maml.start(support_x[None], support_y[None], batch.ways)
         params = {n: p[0] if p.ndim > len(maml.network.shapes[n]) else p for n, p in start.items()}
+        directed = maml.direction()
         for step in range(maml.inner_steps):
             fast = {name: params[name] for name in maml.adapted}
             fast = {name: p if p.requires_grad else p.requires_grad_() for name, p in fast.items()}  # a zero head
             loss = maml.support_loss(params | fast, support_x, support_y)
             gradients = torch.autograd.grad(loss, list(fast.values()), create_graph=not maml.first_order)
-            rates = [maml.rates(name, step) for name in fast]
-            params = params | {n: p - r * g for (n, p), r, g in zip(fast.items(), rates, gradients, strict=True)}
+            d = directed({name: g[None] for name, g in zip(fast, gradients, strict=True)})
+            params = params | {name: p - maml.rates(name, step) * d[name][0] for name, p in fast.items()}
         losses.append(cross_entropy(model_logits(maml.backbone, params, query_x), query_y))
     return torch.stack(losses).mean()
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fewshot import gradcheck
 from fewshot.algorithms.maml import MAML
 from fewshot.backbones.conv4 import Conv4
 from fewshot.backbones.mlp import MLP
@@ -648,6 +649,8 @@ def test_head_of_the_authors() -> None:
     ("options", "message"),
     [
         ({"adapt": "norms"}, r"algorithm\.adapt=norms is unknown; choose all, head or body"),
+        ({"inner_optimizer": "lion"}, r"algorithm\.inner_optimizer=lion is unknown; choose sgd or adam"),
+        ({"inner_clip": 0.0}, r"algorithm\.inner_clip=0\.0 is not above 0; use null for none"),
         ({"loss_reduction": "sum"}, r"algorithm\.loss_reduction=sum is unknown; choose mean or sum_over_shot"),
         ({"norm_statistics": "own"}, r"algorithm\.norm_statistics=own is unknown; choose batch, support or running"),
         ({"head_init": "ones"}, r"algorithm\.head_init=ones is unknown; choose default, normal or zero"),
@@ -662,6 +665,28 @@ def test_head_of_the_authors() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         maml(small_conv4(), **options)
+
+
+@pytest.mark.parametrize(("optimizer", "clip"), [("adam", None), ("sgd", 0.05), ("adam", 0.05)])
+def test_the_inner_optimiser_is_pytorchs(optimizer: str, clip: float | None) -> None:
+    """Task by task, torch.optim and clip_grad_norm_ give the same weights; the meta-gradient runs through them."""
+    options: dict[str, Any] = {"inner_optimizer": optimizer, "inner_clip": clip, "inner_steps": 3, "inner_lr": 0.01}
+    model, batch = maml(small_conv4(norm="none"), eval_inner_steps=3, **options).eval(), episode()
+    adapted = model.adapt(batch.support_x, batch.support_y, ways=WAYS)
+    for task in range(TASKS):
+        params = {name: p.detach().clone().requires_grad_() for name, p in initial(model).items()}
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
+        inner = kind(list(params.values()), lr=0.01)
+        for _ in range(3):
+            inner.zero_grad()
+            F.cross_entropy(logits(model, params, batch.support_x[task]), batch.support_y[task]).backward()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(list(params.values()), clip)
+            inner.step()
+        for name, p in params.items():  # PyTorch adds 1e-6 to the norm that it divides by
+            torch.testing.assert_close(adapted[name][task], p.detach(), rtol=1e-4, atol=1e-6)
+    found = gradcheck.meta_gradient_differences(model, batch)
+    assert max(found.values()) < 1e-9
 
 
 def test_norms_that_track_in_place_are_refused() -> None:

@@ -15,7 +15,8 @@ S before. Transductive where `norm_statistics` is batch (the authors' code; see 
 
 Differences from the paper: the outer objective is the mean over tasks, not the sum (Adam does not see it), and
 the inner loss the mean over images; loss_reduction `sum_over_shot` sums (1)'s loss over classes as the authors' code
-does: N times the mean. Parameters that do not require gradients stay as they are.
+does: N times the mean. Parameters that do not require gradients stay as they are. inner_optimizer: adam has Adam's
+direction in the place of (1)'s gradient, inner_clip a gradient of that norm at most.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from fewshot.algorithms.heads import make_head
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError, check_choice
 from fewshot.ops import norm
+from fewshot.ops.inner_optimizers import Direction, direction
 from fewshot.ops.inner_rates import inner_rates
 from fewshot.ops.task_network import TaskNetwork
 from fewshot.ops.tasks import Params, Recomputed, model_logits
@@ -45,10 +47,14 @@ class MAML(Algorithm):
         first_order: bool, adapt: str, adapt_norm: bool, loss_reduction: str,       # (1): through what, of what
         norm_statistics: str, head_init: str,                                       # f
         task_chunk: int | None, checkpoint_inner: bool,                             # time for memory
+        inner_optimizer: str = "sgd", inner_clip: float | None = None,              # (1): of what gradient
     ) -> None:  # fmt: skip
         super().__init__()
         check_choice("algorithm.adapt", adapt, ("all", "head", "body"))
         check_choice("algorithm.loss_reduction", loss_reduction, ("mean", "sum_over_shot"))
+        check_choice("algorithm.inner_optimizer", inner_optimizer, ("sgd", "adam"))
+        if inner_clip is not None and inner_clip <= 0:
+            raise InputError(f"algorithm.inner_clip={inner_clip} is not above 0; use null for none")
         if inner_steps < 1 or eval_inner_steps < 0:
             raise InputError(
                 f"algorithm.inner_steps={inner_steps}, eval_inner_steps={eval_inner_steps}; "
@@ -72,6 +78,7 @@ class MAML(Algorithm):
         self.inner_steps, self.eval_inner_steps = inner_steps, eval_inner_steps
         self.first_order, self.double_backward = first_order, not first_order
         self.loss_reduction = loss_reduction
+        self.direction = partial(direction, inner_optimizer, inner_clip)
         self.task_chunk, self.recomputed = task_chunk, Recomputed(enabled=checkpoint_inner)
 
     def theta(self, ways: int) -> Params:
@@ -101,11 +108,13 @@ class MAML(Algorithm):
         """grad_theta L_i^support for all tasks at once: [T, *S]."""
         return self.network.gradient(self.support_loss, params, self.adapted, support_x, support_y)
 
-    def inner_step(self, params: Params, step: int, support_x: Tensor, support_y: Tensor) -> Params:
-        """(1) for all tasks at once."""
+    def inner_step(
+        self, params: Params, step: int, support_x: Tensor, support_y: Tensor, directed: Direction
+    ) -> Params:  # fmt: skip
+        """(1) for all tasks at once; directed: what the rate multiplies, by default the gradient as it is."""
         with torch.no_grad() if self.first_order else nullcontext():
             g = self.recomputed(self.support_gradient, params, support_x, support_y)
-        return params | {name: params[name] - self.rates(name, step) * g[name] for name in g}
+        return params | {name: params[name] - self.rates(name, step) * d for name, d in directed(g).items()}
 
     def start(self, support_x: Tensor, support_y: Tensor, ways: int) -> Params:
         """What the inner loop starts from; relatives may make it from the support set, [T, *S]."""
@@ -113,10 +122,10 @@ class MAML(Algorithm):
 
     def inner_loop(self, support_x: Tensor, support_y: Tensor, ways: int) -> Iterator[Params]:
         """The parameters after 0, 1, ... inner steps."""
-        params = self.start(support_x, support_y, ways)
+        params, directed = self.start(support_x, support_y, ways), self.direction()
         yield params
         for step in range(self.inner_steps if self.training else self.eval_inner_steps):
-            params = self.inner_step(params, step, support_x, support_y)
+            params = self.inner_step(params, step, support_x, support_y, directed)
             yield params
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Params:

@@ -27,6 +27,7 @@ from fewshot.episode import Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
 from fewshot.ops.dropblock import Scheduled
+from fewshot.ops.inner_optimizers import Direction
 from fewshot.ops.tasks import Params
 
 
@@ -66,8 +67,10 @@ class MAMLPlusPlus(MAML):
     def start(self, support_x: Tensor, support_y: Tensor, ways: int) -> Params:
         return super().start(support_x, support_y, ways) | self.at_step(0)
 
-    def inner_step(self, params: Params, step: int, support_x: Tensor, support_y: Tensor) -> Params:
-        return super().inner_step(params | self.at_step(step), step, support_x, support_y)
+    def inner_step(
+        self, params: Params, step: int, support_x: Tensor, support_y: Tensor, directed: Direction
+    ) -> Params:  # fmt: skip
+        return super().inner_step(params | self.at_step(step), step, support_x, support_y, directed)
 
     def support_gradient(self, params: Params, support_x: Tensor, support_y: Tensor) -> Params:
         g = super().support_gradient(params, support_x, support_y)

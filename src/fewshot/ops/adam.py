@@ -28,15 +28,20 @@ class Adam:
 
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Weights:
         """The weights after one step; both mappings hold tensors of the same shapes by name."""
+        return {**weights, **{name: weights[name] - self.lr * d for name, d in self.direction(gradients).items()}}
+
+    def direction(self, gradients: Mapping[str, Tensor]) -> Weights:
+        """What the rate multiplies in the next step. Its derivative is finite, also where a gradient is 0."""
         (b1, b2), self.steps = self.betas, self.steps + 1
-        moved = {}
+        found = {}
         for name, g in gradients.items():
             zero = torch.zeros_like(g)
             self.mean[name] = b1 * self.mean.get(name, zero) + (1 - b1) * g
             self.square[name] = b2 * self.square.get(name, zero) + (1 - b2) * g * g
-            scale = (self.square[name] / (1 - b2**self.steps)) ** 0.5 + self.eps
-            moved[name] = weights[name] - self.lr * (self.mean[name] / (1 - b1**self.steps)) / scale
-        return {**weights, **moved}
+            square = self.square[name] / (1 - b2**self.steps)
+            root = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+            found[name] = (self.mean[name] / (1 - b1**self.steps)) / (root + self.eps)
+        return found
 
 
 def minimise(loss: Callable[[Weights], Tensor], weights: Weights, *, steps: int, lr: float) -> Weights:
