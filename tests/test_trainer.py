@@ -479,6 +479,18 @@ def test_a_nan_stops_and_the_state_before_it_is_saved(bench: Bench, other: Bench
     assert_same_run(bench, other)
 
 
+def test_an_update_that_overflows_is_never_stored(bench: Bench) -> None:
+    """The loss and the gradient of the last step are finite: nothing but the weights tells."""
+    options = {
+        "optimizer": partial(torch.optim.SGD, lr=3e38, weight_decay=100.0),
+        "schedule": schedules.constant(),
+        "val_every": 0,
+    }
+    with pytest.raises(FewshotError, match=r"weights are not finite after step 1: .* \(there is no checkpoint\)"):
+        bench.fit(steps=1, **options)
+    assert not checkpoint.steps(bench.folder.checkpoints)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_gradient_that_is_not_finite_stops_as_well(bench: Bench, optimizer: str) -> None:
     class Steep(Toy):

@@ -115,7 +115,9 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
         record.keep_episodes(folder, tested, outcome.done)
     return record.make_result(
         tested, outcome, identity=identity(config), train=_train_facts(made), val=record.val_facts(config, progress),
-        paper=config["paper"], departures=made.plan.departures, cost=record.timing(progress, outcome.peak_memory_mb),
+        paper=config["paper"], departures=made.plan.departures,
+        losses=[row["train/loss"] for row in folder.metrics.read() if "train/loss" in row],
+        cost=record.timing(progress, outcome.peak_memory_mb),
     )  # fmt: skip
 
 

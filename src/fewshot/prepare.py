@@ -19,6 +19,8 @@ from fewshot.trainer import Trainer
 
 log = logging.getLogger("fewshot")
 
+log = logging.getLogger("fewshot")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -41,10 +43,15 @@ class Prepared:
     def validate(self) -> dict[str, float]:
         assert self.val is not None
         options = self.config["evaluation"]
-        return evaluation.evaluate(
+        done = evaluation.evaluate(
             self.algorithm, self.val, episodes=options["val_episodes"], tasks=options["tasks"],
             dtype=self.machine.dtype, processes=self.machine.processes,
-        ).summary()  # fmt: skip
+        )  # fmt: skip
+        if bad := int((~done.finite).sum()):
+            log.warning(
+                "validation: predictions are not finite in %d of %d episodes and count as wrong", bad, len(done.finite)
+            )
+        return done.summary()
 
 
 def prepare(plan: Plan, machine: Machine) -> Prepared:

@@ -97,29 +97,42 @@ def keep_episodes(folder: RunFolder, tested: Tested, done: Evaluation) -> None:
 
 def make_result(
     tested: Tested, outcome: Outcome, *, identity: str, train: Mapping[str, Any], val: Mapping[str, Any] | None,
-    paper: Mapping[str, Any] | None, cost: Mapping[str, float], departures: Sequence[str] = (), **more: Any,
+    paper: Mapping[str, Any] | None, cost: Mapping[str, float], departures: Sequence[str] = (),
+    losses: Sequence[float] = (), **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of result.json, in its order. train: what it was trained on; departures: from the recipe that
-    `paper` is of; more: what only one verb knows."""
+    `paper` is of; losses: of the training, in order; more: what only one verb knows."""
     config, done, machine = tested.config, outcome.done, tested.machine
     asked = {key: config[key] for key in ("ways", "shots", "queries", "seed")}
     episodes_per_second = {"test_episodes_per_second": len(done.accuracy) / done.seconds}
     return {
         "schema": result.SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
-        "dataset": tested.images.name, "split": tested.split, **asked, "steps": tested.step,
+        "dataset": tested.names["dataset"], "split": tested.split, **asked, "steps": tested.step,
         "backbone": backbone_facts(tested.algorithm, tested.names["backbone"], tested.context["image_shape"]),
         "train": dict(train),
         "baselines": outcome.baselines,
-        "test": done.summary() | {"embedded_once": done.embedded_once},
+        "test": done.summary() | done.by_inner_step() | {"embedded_once": done.embedded_once},
         "val": val,
         "paper": result.verdict(paper, done.mean.value, done.mean.ci95, departures),
         "protocol": result.protocol(tested.images, tested.algorithm, protocol_facts(tested), make_augment(config)),
         "timing": dict(cost) | episodes_per_second,
         "environment": result.environment(machine.device, machine.precision, machine.processes.size),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "warnings": warnings(done, config["ways"], losses),
         "identity": identity,
         **more,
     }  # fmt: skip
+
+
+def warnings(done: Evaluation, ways: int, losses: Sequence[float]) -> list[str]:
+    """Signs that nothing was learned: accuracy of guessing, a training loss whose last quarter is above its start."""
+    found, mean, chance = [], done.mean, 100 / ways
+    if mean.value - mean.ci95 <= chance:
+        found.append(f"the accuracy is that of guessing ({chance:.1f} % for {ways} ways)")
+    end = losses[-(len(losses) // 4) :] if len(losses) >= 4 else ()
+    if end and (late := sum(end) / len(end)) > losses[0]:
+        found.append(f"the training loss ended at {late:.3g}, above its start at {losses[0]:.3g}: it has diverged")
+    return found
 
 
 def backbone_facts(algorithm: Algorithm, name: str, image_shape: list[int]) -> dict[str, Any]:

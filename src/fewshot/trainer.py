@@ -208,9 +208,21 @@ class _Run:
         self.folder.require_there()
         self.progress.window = self.outer_step.window.tolist()
         progress = vars(self.progress) | ({"step": step} if step is not None else {})
+        self._require_finite_weights(progress["step"])
         record = {"progress": progress, "context": dict(self.context), "metrics": self.folder.metrics.digest}
         state = self.outer_step.state() | record
         checkpoint.save(self.folder.checkpoints, progress["step"], state, best=best)
+
+    def _require_finite_weights(self, step: int) -> None:
+        """FewshotError before weights are stored that no resume could go on from: an update may overflow unseen."""
+        if all(p.isfinite().all() for p in self.algorithm.parameters()):
+            return
+        saved = checkpoint.steps(self.folder.checkpoints)
+        last = f"the last checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint"
+        raise FewshotError(
+            f"the weights are not finite after step {step}: an update has overflowed ({last}); "
+            "lower trainer.optimizer.lr or algorithm.inner_lr, or set trainer.gradient_clip=10"
+        )
 
     def restore(self) -> None:
         """All processes go on from the checkpoint that the first one finds; fresh weights come from the seed."""

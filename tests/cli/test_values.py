@@ -20,6 +20,7 @@ from fewshot.errors import InputError
         ({"trainer": {"optimizer": {"betas": [0.9, float("nan")]}}}, "optimizer.betas=[0.9, nan] is not finite"),
         ({"seed": 2**64 - 1}, "seed=18446744073709551615 is too large; the largest"),
         ({"ways": 10**400}, "is too large"),
+        ({"trainer": {"optimizer": {"lr": 1e39}}}, "lr=1e+39 is too large; the largest number is 3.4e+38"),
         ({"seed": -1}, "seed=-1 is below 0; a seed is a whole number from 0 to 9223372036854775807"),
         ({"eval_seed": -1}, "eval_seed=-1 is below 0"),
         ({"output_dir": ""}, "output_dir is empty; name a folder or file"),

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import shutil
 import sys
 import textwrap
@@ -103,7 +102,12 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
         if changed := paper.get("departures"):
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             verdict += escape(f", the recipe was changed ({'; '.join(changed[:3])}{more})")
+    for warning in result.get("warnings") or ():
+        yield "[bold]warning[/bold]", escape(warning)
     test = result["test"]
+    if steps := test.get("inner_steps"):
+        means = ", ".join(f"{step['accuracy']:.1f}" for step in steps)
+        yield "inner steps", f"{means} %  after 0 to {len(steps) - 1} of them"
     task = f"{result['ways']}-way {result['shots']}-shot on {result['dataset']} {result['split']}"
     if steps := after_inner_steps(folder):
         yield "inner steps", f"{', '.join(f'{value:.1f}' for value in steps)} %  after 0 to {len(steps) - 1} of them"
@@ -112,7 +116,7 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
 
 
 def _megabytes(value: float) -> str:
-    return f"{value:.0f} MB" if math.isfinite(value) else "memory not known on this system"
+    return f"{value:.0f} MB" if value else "memory not known on this system"
 
 
 def after_inner_steps(folder: Path) -> list[float]:

@@ -12,6 +12,7 @@ from fewshot.errors import InputError
 from fewshot.identity import flatten
 
 LARGEST = 2**63 - 1  # of what a tensor can hold
+LARGEST_FLOAT = 3.4e38  # of 32 bits
 MAX_NAME = 200  # bytes; file systems take 255, and more is added
 PATHS = ("output_dir", "data_dir", "cache_dir", "run", "init", "resume", "evaluation.episodes_file")
 SEEDS = ("seed", "eval_seed")
@@ -24,6 +25,8 @@ def check(config: Mapping[str, Any]) -> None:
         for number in _numbers(value):
             if isinstance(number, int) and abs(number) > LARGEST:
                 raise InputError(f"{path}={value} is too large; the largest whole number is {LARGEST}")
+            if isinstance(number, float) and LARGEST_FLOAT < abs(number) < math.inf:
+                raise InputError(f"{path}={value} is too large; the largest number is {LARGEST_FLOAT:g}")
             if not math.isfinite(number):
                 raise InputError(f"{path}={value} is not finite; give a number, or null where the key has none")
     for path in SEEDS:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import math
 import os
 import sys
 
@@ -107,13 +106,13 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far in MB: of the GPU's allocator, or of this process on a CPU; nan where Windows runs it."""
+    """Most memory used so far in MB: of the GPU's allocator, or of this process on a CPU; 0 where Windows runs it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         import resource
     except ImportError:
-        return math.nan
+        return 0.0
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS gives bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
