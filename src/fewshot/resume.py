@@ -2,15 +2,17 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fewshot.construct import construct
 from fewshot.engine.code_version import code_version
 from fewshot.errors import InputError
-from fewshot.identity import differing_keys, identity
+from fewshot.identity import computing, differing_keys, identity
 from fewshot.run_folder import RunFolder
 
 log = logging.getLogger("fewshot")
@@ -51,7 +53,10 @@ def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, st
         if resume == "true":
             raise InputError(_nothing_to_resume(parent, config))
     elif resume != "false":
-        return _named_folder(Path(str(config["resume"])), config, ident)
+        path = Path(str(config["resume"]))
+        if _is_longer(path, config):
+            return _trained_longer(path, parent, config, names)
+        return _named_folder(path, config, ident)
     return open_new(parent, config, ident, names)
 
 
@@ -72,8 +77,50 @@ def _named_folder(path: Path, config: Mapping[str, Any], ident: str) -> RunFolde
     folder = RunFolder.open(path)
     if folder.finished:
         folder.close()
-        raise InputError(f"{path} is finished; use fewshot evaluate run={path}, or resume=false for a new run")
+        raise InputError(
+            f"{path} is finished; trainer.steps=MORE trains it longer, fewshot evaluate run={path} tests it again, "
+            "resume=false starts a new run"
+        )
     return _going_on(folder, config)
+
+
+def _is_longer(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a run differs from `config` in that it has fewer steps, and in nothing else. InputError where its
+    schedule ends with its steps: a longer one would have had other rates from the start."""
+    if not (path / "config.yaml").is_file():
+        return False
+    ours, theirs = computing(config), computing(RunFolder(path).stored_config)
+    more, steps = ours.get("trainer.steps"), theirs.get("trainer.steps")
+    differing = {key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)}
+    follow = {key for key in differing if key.startswith("trainer.schedule.")
+              and (ours.get(key), theirs.get(key)) == (more, steps)}  # fmt: skip
+    if differing - follow != {"trainer.steps"} or not steps or more < steps:
+        return False
+    new, old = (construct(c["trainer"]["schedule"], "trainer.schedule") for c in (config, RunFolder(path).config))
+    if other := [step for step in range(steps) if new(step) != old(step)]:
+        raise InputError(
+            f"{path} was trained by a schedule of {steps} steps; one of {more} has other rates from step {other[0]} on: "
+            f"resume={path} goes on with trainer/schedule=constant or decay only; init={path} starts from its weights"
+        )
+    return True
+
+
+def _trained_longer(path: Path, parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> RunFolder:
+    """A run of its own that begins where the one in `path` has ended: with its checkpoints and its rows."""
+    if (found := RunFolder.newest_unfinished(parent, identity(config))) is not None:
+        return _going_on(found, config)
+    ended = RunFolder.open(path)  # locked: nobody writes in it while it is read
+    try:
+        folder = open_new(parent, config, identity(config), names)
+        shutil.copytree(ended.checkpoints, folder.checkpoints, dirs_exist_ok=True)
+        for record in ("metrics.jsonl", "classes.json"):
+            if (ended.path / record).exists():
+                shutil.copy(ended.path / record, folder.path / record)
+    finally:
+        ended.close()
+    before = RunFolder(path).config["trainer"]["steps"]
+    log.warning("%s goes on in %s: trainer.steps %d -> %d", path, folder.path, before, config["trainer"]["steps"])
+    return folder
 
 
 def _going_on(folder: RunFolder, config: Mapping[str, Any]) -> RunFolder:
