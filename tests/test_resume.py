@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,48 @@ def test_an_unfinished_run_of_the_same_identity_is_gone_on_with(tmp_path: Path) 
     assert open_resumed(tmp_path, CONFIG | {"resume": "false"}, NAMES).path != first.path
     first.write_result({"a": 1})
     assert open_resumed(tmp_path, CONFIG, NAMES).path != first.path
-    said = re.escape(f"{first.path} is finished; use fewshot evaluate run={first.path}, or resume=false for a new run")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=re.escape(f"{first.path} is finished; trainer.steps=MORE trains it longer, ")):
         open_resumed(tmp_path, CONFIG | {"resume": str(first.path)}, NAMES)
+
+
+def training(steps: int, schedule: str = "decay", **keys: Any) -> dict[str, Any]:
+    own = {"decay": {"every": 9, "gamma": 0.5}, "cosine": {"steps": steps, "warmup": 0, "final": 0.0}}[schedule]
+    trainer = {"steps": steps, "schedule": {"_target_": f"fewshot.schedules.{schedule}", **own}}
+    return {**CONFIG, "trainer": trainer, **keys}
+
+
+def test_a_finished_run_is_trained_longer_in_a_folder_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = open_resumed(tmp_path, training(20), NAMES)
+    (ended.checkpoints / "20").mkdir()
+    (ended.checkpoints / "20" / "state").write_text("weights")
+    ended.metrics.append({"step": 20, "train/loss": 1.0})
+    ended.keep_classes({"train": ["a"]})
+    ended.write_result({"a": 1})
+    ended.close()
+    longer = open_resumed(tmp_path, training(50, resume=str(ended.path)), NAMES)
+    assert longer.path != ended.path and RunFolder(ended.path).finished and not longer.finished
+    assert (longer.checkpoints / "20" / "state").read_text() == "weights"
+    assert [row["step"] for row in longer.metrics.read()] == [20]
+    assert longer.classes == {"train": ["a"]}
+    assert f"{ended.path} goes on in {longer.path}: trainer.steps 20 -> 50" in caplog.text
+    longer.close()
+    again = open_resumed(tmp_path, training(50, resume=str(ended.path)), NAMES)  # the same command, after a kill
+    assert again.path == longer.path
+    again.close()
+    for config in (training(10), training(50, ways=6)):
+        with pytest.raises(InputError, match="was run with another configuration"):
+            open_resumed(tmp_path, config | {"resume": str(ended.path)}, NAMES)
+
+
+def test_a_schedule_that_ends_with_its_steps_does_not_allow_it(tmp_path: Path) -> None:
+    ended = open_resumed(tmp_path, training(20, "cosine"), NAMES)
+    ended.write_result({"a": 1})
+    ended.close()
+    said = r"a schedule of 20 steps; one of 50 has other rates from step 1 on: .*; init=.* starts from its weights"
+    with pytest.raises(InputError, match=said):
+        open_resumed(tmp_path, training(50, "cosine", resume=str(ended.path)), NAMES)
 
 
 def test_true_names_what_differs(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def make_trainer(config: Config) -> Trainer:
 
 def make_loggers(config: Config) -> list[Logger]:
     """In the order of the configuration."""
-    return [construct(node, f"logger.{key}") for key, node in (config["logger"] or {}).items()]
+    return [construct(node, f"logger.{key}") for key, node in (config.get("logger") or {}).items()]
 
 
 def training_stream(config: Config, algorithm: Algorithm, images: ImageSet, machine: Machine) -> BatchStream:

@@ -35,7 +35,7 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
     if folder.finished:  # by another process, since the plan was made
         folder.close()
         return folder
-    _start_loggers(loggers, made, folder)
+    _start_loggers(loggers, plan, folder, made.config, steps=made.trainer.steps, verb="train")
     status, result = "failed", None
     try:
         torch.manual_seed(key(made.config["seed"], "train"))
@@ -77,15 +77,17 @@ def _open(made: Prepared) -> RunFolder:
     return folder or RunFolder(Path(path))
 
 
-def _start_loggers(loggers: Sequence[Logger], made: Prepared, folder: RunFolder) -> None:
+def _start_loggers(
+    loggers: Sequence[Logger], plan: Plan, folder: RunFolder, config: assemble.Config, *, steps: int, verb: str
+) -> None:  # fmt: skip
     """Tell the views of the run; metrics.jsonl needs none of them. A sweep's runs are one group, named as it is."""
-    plan, saved = made.plan, checkpoint.steps(folder.checkpoints)
+    saved = checkpoint.steps(folder.checkpoints)
     group = folder.path.resolve().parent.name
     tags = (plan.names["algorithm"], plan.names["dataset"], *(("sweep",) if plan.sweep else ()))
     info = RunInfo(
-        folder=folder.path, name=plan.run_name, steps=made.trainer.steps, first_step=saved[-1] if saved else 0,
-        id=f"{group}-{folder.path.name}" if plan.folder else folder.path.name, config=made.config, group=group,
-        job_type="train", tags=tags,
+        folder=folder.path, name=plan.run_name, steps=steps, first_step=saved[-1] if saved else 0,
+        id=f"{group}-{folder.path.name}" if plan.folder else folder.path.name, config=config, group=group,
+        job_type=verb, tags=tags, label=f"{plan.label} seed={config['seed']}".strip(),
     )  # fmt: skip
     for logger in loggers:
         logger.start(info)
@@ -157,10 +159,13 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     record.keep_episodes(folder, tested, outcome.done)
     paper = config["paper"] if config["paper"] != model.config["paper"] else None  # the run's own is of its own test
     sizes = {key: model.config[f"train_{key}"] for key in ("ways", "shots", "queries")}
-    folder.write_result(
-        record.make_result(
-            tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
-        )
+    result = record.make_result(
+        tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
     )
+    folder.write_result(result)
+    loggers = assemble.make_loggers(config)
+    _start_loggers(loggers, plan, folder, config, steps=0, verb="evaluate")
+    for logger in loggers:
+        logger.finish(result, "finished")
     folder.close()
     return folder

@@ -16,6 +16,7 @@ class Plan:
 
     config: every key, resolved, as plain dicts and lists. names: group (dataset, backbone, algorithm) -> what was
     chosen. parent: where the run's folder is made. folder: of a run whose place is fixed. sweep: it is a sweep's job.
+    label: what tells it from other runs of its name, but for the seed.
     departures: what is not as in the preset that it names, whose published value then does not judge it.
     """
 
@@ -26,6 +27,7 @@ class Plan:
     folder: Path | None = None
     sweep: bool = False
     departures: Sequence[str] = ()
+    label: str = ""
 
     @property
     def finished(self) -> bool:
@@ -39,7 +41,7 @@ class Plan:
 
 def plan_training(
     config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None, sweep: bool = False,
-    departures: Sequence[str] = (),
+    departures: Sequence[str] = (), label: str = "",
 ) -> Plan:  # fmt: skip
     """choices: group -> name of the YAML file. The run's name is `name`, else <algorithm>_<dataset>_<ways>w<shots>s."""
     names = chosen_names(config, choices)
@@ -47,10 +49,12 @@ def plan_training(
     name = str(config["name"] or "_".join([*what, f"{config['ways']}w{config['shots']}s"]))
     parent = Path(config["output_dir"]) / "train" / name
     return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, sweep=sweep,
-                departures=departures)  # fmt: skip
+                departures=departures, label=label)  # fmt: skip
 
 
-def plan_evaluation(config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None) -> Plan:
+def plan_evaluation(
+    config: dict[str, Any], choices: Mapping[str, str | None], *, folder: Path | None = None, label: str = ""
+) -> Plan:
     """config: that of the run `run`, with the protocol asked for; choices: of groups that it chose anew (dataset)."""
     run = RunFolder(Path(config["run"]))
     changes.refuse_fixed(config, run.config, choices)
@@ -59,4 +63,4 @@ def plan_evaluation(config: dict[str, Any], choices: Mapping[str, str | None], *
     own = str(run.result()["name"] if run.finished else run.path.resolve().parent.name)
     name = own if config["name"] == run.config["name"] else str(config["name"])
     parent = Path(config["output_dir"]) / "evaluate" / name
-    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder)
+    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, label=label)

@@ -99,8 +99,8 @@ def _is_longer(path: Path, config: Mapping[str, Any]) -> bool:
     new, old = (construct(c["trainer"]["schedule"], "trainer.schedule") for c in (config, RunFolder(path).config))
     if other := [step for step in range(steps) if new(step) != old(step)]:
         raise InputError(
-            f"{path} was trained by a schedule of {steps} steps; one of {more} has other rates from step {other[0]} on: "
-            f"resume={path} goes on with trainer/schedule=constant or decay only; init={path} starts from its weights"
+            f"{path} was trained by a schedule of {steps} steps; one of {more} has other rates from step {other[0]} "
+            f"on: resume= goes on with trainer/schedule=constant or decay only; init={path} starts from its weights"
         )
     return True
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from fewshot.errors import InputError
 from fewshot.loggers.base import RunInfo
-from fewshot.loggers.wandb import Wandb, flatten
+from fewshot.loggers.wandb import Wandb, flatten, tags
 
 CONF = Path(__file__).parents[2] / "conf" / "logger" / "wandb.yaml"
 KEY = "0123456789" * 4  # of the right form, known to no server
@@ -27,9 +27,15 @@ CONFIG = {"algorithm": {"name": "maml", "inner_lr": 0.4}, "seed": 0, "name": Non
 RESULT = {
     "name": "maml",
     "paper": None,
-    "test": {"accuracy": 98.61, "accuracy_ci95": 0.21},
+    "test": {
+        "accuracy": 98.61,
+        "accuracy_ci95": 0.21,
+        "inner_steps": [{"accuracy": 20.0, "accuracy_ci95": 0.4}, {"accuracy": 98.61, "accuracy_ci95": 0.21}],
+    },
     "protocol": {"norm_statistics": "batch"},
 }
+
+INNER = [{f"test/inner_steps/{key}": value for key, value in mean.items()} for mean in RESULT["test"]["inner_steps"]]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +61,8 @@ def run_info(folder: Path, first_step: int = 0) -> RunInfo:
         config=CONFIG,
         group="a_sweep",
         job_type="train",
-        tags=("tag",),
+        tags=("tag", "", "t" * 65),
+        label="algorithm.inner_lr=0.4 seed=0",
     )
 
 
@@ -95,17 +102,25 @@ def test_offline_record_equals_what_was_logged_also_after_a_resume(tmp_path, cap
     last = {"train/loss": 0.25, "train/accuracy": 75.0, "val/accuracy": 62.5}
     summaries = [
         {**last, "step": 30, "status": "stopped"},
-        {**last, "step": 60, "status": "finished", **flatten(RESULT)},
+        {**last, "step": 60, "status": "finished", **flatten(RESULT), "test/inner_step": 1, **INNER[1]},
     ]
     for record, first_step, expected in zip(records(folder), (0, 30), summaries, strict=True):
         [started] = record["run"]
         assert own(started["config"]["update"]) == CONFIG
         assert (started["project"], started["run_id"]) == ("fewshot", "2026-a-1")
-        assert (started["display_name"], started["run_group"]) == ("maml_glyphs", "a_sweep")
-        assert (started["job_type"], started["tags"]) == ("train", ["mine", "tag"])
-        assert [(row["step"]["num"], own(row["item"])) for row in record["history"]] == [
+        assert (started["display_name"], started["run_group"]) == (
+            "maml_glyphs algorithm.inner_lr=0.4 seed=0",
+            "a_sweep",
+        )
+        assert (started["job_type"], started["tags"]) == ("train", ["mine", "tag", "t" * 64])
+        logged = [(row["step"]["num"], own(row["item"])) for row in record["history"]]
+        assert logged[: len(rows)] == [
             (first_step + step, {"step": first_step + step, **row}) for step, row in rows.items()
         ]
+        inner = [own(row) for _, row in logged[len(rows) :]]
+        assert inner == (
+            [{"step": 60, "test/inner_step": k, **mean} for k, mean in enumerate(INNER)] if first_step else []
+        )
         summary: dict[str, Any] = {}
         for change in record["summary"]:
             summary |= own(change["update"])
@@ -236,8 +251,17 @@ def test_unknown_mode_is_refused():
         Wandb(mode="onlin")
 
 
+def test_tags_and_names_are_cut_to_what_wandb_takes():
+    assert tags(["", "  ", "a", "a", " b ", "x" * 70, "y" * 64]) == ["a", "b", "x" * 64, "y" * 64]
+    assert tags([]) == []
+
+
 def test_flatten():
-    assert flatten({"a": {"b": {"c": 1}, "d": [2, 3]}, "e": None, "f": 0}) == {"a/b/c": 1, "a/d": [2, 3], "f": 0}
+    assert flatten({"a": {"b": {"c": 1}, "d": [2, 3]}, "l": [{"x": 1}], "e": None, "f": 0}) == {
+        "a/b/c": 1,
+        "a/d": [2, 3],
+        "f": 0,
+    }
 
 
 def test_wandb_is_imported_only_by_a_run():

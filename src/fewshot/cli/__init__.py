@@ -4,6 +4,7 @@ Only the standard library is imported here, so that `fewshot --help` answers at 
 """
 
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -48,6 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.cli.errors import finish, guarded
     from fewshot.signals import end_at_once_from_here
 
+    for stream in (sys.stdout, sys.stderr):  # where it knows no ±, or a folder's name is no text: a `?`, not an error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if argv is None:  # as the console script: Ctrl-C in the middle of an import would come out as another error
         end_at_once_from_here()
     verb, *rest = words or ["help"]

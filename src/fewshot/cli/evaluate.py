@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import conf_dir, run_hydra
-from fewshot.cli.identity import choices, plain, sweep_folder
+from fewshot.cli.identity import choices, label, plain, sweep_folder
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
 
@@ -68,7 +68,7 @@ def job(cfg: DictConfig) -> int:
     from fewshot.plan import plan_evaluation
 
     config = plain(cfg)
-    plan = plan_evaluation(config, choices(), folder=sweep_folder("evaluate", config))
+    plan = plan_evaluation(config, choices(), folder=sweep_folder("evaluate", config), label=label())
     if plan.finished:
         print(f"finished before: {plan.folder}")
     else:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.identity import digest, evaluation_identity, outside
 
+NAMED = ("algorithm", "dataset", "ways", "shots", "name", "seed", "run")  # in a run's name, or told apart from it
 MAX_SLUG = 60  # characters of a sweep's readable name
 
 
@@ -24,6 +25,15 @@ def choices() -> dict[str, str | None]:
     from hydra.core.hydra_config import HydraConfig
 
     return dict(HydraConfig.get().runtime.choices)
+
+
+def label() -> str:
+    """What was typed for the job that runs now and its name does not tell: what tells it from others in a list."""
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    words = [str(word).split("=", 1) for word in typed or ()]
+    return " ".join("=".join(word) for word in words if word[0] not in NAMED and not outside(word[0].lstrip("+~")))
 
 
 def sweep_folder(verb: str, config: Mapping[str, Any]) -> Path | None:

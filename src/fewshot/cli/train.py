@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
-from fewshot.cli.identity import choices, plain, sweep_folder
+from fewshot.cli.identity import choices, label, plain, sweep_folder
 from fewshot.cli.recipe import departures
 from fewshot.cli.stages import check_init, with_init
 from fewshot.errors import FewshotError
@@ -33,7 +33,8 @@ def job(cfg: DictConfig) -> int:
     check_init(config)
     folder = sweep_folder("train", config)
     changed = departures(config, choices())
-    plan = plan_training(config, choices(), folder=folder, sweep=folder is not None, departures=changed)
+    plan = plan_training(config, choices(), folder=folder, sweep=folder is not None, departures=changed,
+                         label=label())  # fmt: skip
     if plan.finished:
         print(f"finished before: {plan.folder}")
         return 0

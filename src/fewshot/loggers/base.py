@@ -19,6 +19,7 @@ class RunInfo:
     group: str  # runs that belong together (a sweep, an experiment)
     job_type: str  # "train" or "evaluate"
     tags: tuple[str, ...] = field(default=())
+    label: str = ""  # what tells it from other runs of its name: "algorithm.inner_lr=0.1 seed=2"
 
 
 class Logger(Protocol):

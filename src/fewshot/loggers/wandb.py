@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     import wandb
 
 
+MAX_TAG, MAX_NAME = 64, 128  # characters; with longer ones W&B takes nothing of the run
+
+
 @dataclass(frozen=True, kw_only=True)
 class _End:
     """The last thing in the queue."""
 
     summary: Mapping[str, Any]
     status: str
+    inner_steps: Sequence[Mapping[str, float]] = ()  # accuracy of the test after 0, 1, ... of them
 
 
 class Wandb:
@@ -81,7 +85,8 @@ class Wandb:
             return
         found = {"best" if key == "val" else key: value for key, value in (result or {}).items()}
         # W&B itself keeps the last row's `val/accuracy` under that name
-        self._queue.put(_End(summary={**flatten(found), "status": status}, status=status))
+        steps = ((result or {}).get("test") or {}).get("inner_steps") or ()
+        self._queue.put(_End(summary={**flatten(found), "status": status}, status=status, inner_steps=steps))
         limit = self.init_timeout + self.finish_timeout
         self._thread.join(limit)
         if self._thread.is_alive():
@@ -94,8 +99,13 @@ class Wandb:
         record = self._attempt(functools.partial(self._open, run))
         if record is None:
             return
+        last = run.first_step
         while isinstance(item := self._queue.get(), dict):
+            last = item["step"]
             self._attempt(functools.partial(record.log, item, step=item["step"]))
+        for step, mean in enumerate(item.inner_steps):  # a chart of its own, over inner steps
+            row = {"test/inner_step": step, **{f"test/inner_steps/{key}": value for key, value in mean.items()}}
+            self._attempt(functools.partial(record.log, row, step=last + 1 + step))
         self._attempt(functools.partial(record.summary.update, item.summary))
         if item.status == "stopped":  # shown as preempted, not as failed: it can be resumed
             self._attempt(record.mark_preempting)
@@ -132,11 +142,11 @@ class Wandb:
             project=self.project,
             entity=self.entity,
             dir=run.folder,
-            id=re.sub(r"[^\w.-]", "-", run.id),
-            name=run.name,
-            group=run.group or None,
+            id=re.sub(r"[^\w.-]", "-", run.id)[-MAX_NAME:],
+            name=f"{run.name} {run.label}".strip()[:MAX_NAME],
+            group=run.group[:MAX_NAME] or None,
             job_type=run.job_type,
-            tags=sorted({*self.tags, *run.tags}),
+            tags=tags([*self.tags, *run.tags]),
             config=dict(run.config),
             resume="allow" if run.first_step else None,  # None: replaces a run of that id
             reinit="create_new",  # does not touch a W&B run that the caller has started
@@ -144,6 +154,8 @@ class Wandb:
         )
         record.define_metric("step")
         record.define_metric("*", step_metric="step")
+        record.define_metric("test/inner_step")
+        record.define_metric("test/inner_steps/*", step_metric="test/inner_step")
         return record
 
     def _attempt(self, action: Callable[[], Any]) -> Any:
@@ -160,13 +172,19 @@ class Wandb:
             _tell(f"warning: W&B: {text}")
 
 
+def tags(wanted: Sequence[str]) -> list[str]:
+    """What W&B takes of these: 1 to 64 characters each, once."""
+    cut = (str(tag).strip()[:MAX_TAG].strip() for tag in wanted)
+    return sorted({tag for tag in cut if tag})
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"test": {"accuracy": 98.6}} -> {"test/accuracy": 98.6}; nulls are left out."""
+    """{"test": {"accuracy": 98.6}} -> {"test/accuracy": 98.6}; nulls and tables are left out."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}/")
-        elif value is not None:
+        elif value is not None and not (isinstance(value, list) and any(isinstance(row, Mapping) for row in value)):
             flat[f"{prefix}{key}"] = value
     return flat
 

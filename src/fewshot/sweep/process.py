@@ -108,7 +108,7 @@ def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, st
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output, stream.fileno())
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        stream.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     sys.exit(guarded(lambda: run(work, cfg), debug=False))
 
 
