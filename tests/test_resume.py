@@ -106,6 +106,33 @@ def test_a_fixed_place(tmp_path: Path) -> None:
     assert not RunFolder(tmp_path / "nowhere").in_use
 
 
+def test_an_edited_config_is_not_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether it is found by its identity, named, or a sweep's job; nor by the command that fits the edited one."""
+    folder = open_resumed(tmp_path, CONFIG, NAMES)
+    folder.close()
+    file, edited = folder.path / "config.yaml", CONFIG | {"rate": 0.5}
+    file.write_text(as_yaml(edited))
+    said = re.escape(
+        f"{file} was edited since the run began (rate: 0.5 -> 1e-05); put it back; resume=false starts a new"
+    )
+    for resume in ("auto", "true", str(folder.path)):
+        with pytest.raises(InputError, match=said):
+            open_resumed(tmp_path, CONFIG | {"resume": resume}, NAMES)
+        assert not RunFolder(folder.path).in_use
+    with pytest.raises(InputError, match=said):
+        open_fixed(folder.path, CONFIG, identity(CONFIG), NAMES)
+    with pytest.raises(InputError, match=r"was begun with another configuration, its config\.yaml was edited"):
+        open_resumed(tmp_path, edited | {"resume": str(folder.path)}, NAMES)
+    file.write_text("ways: [")
+    with pytest.raises(InputError, match=r"config.yaml is damaged: it is no YAML.*; resume=false starts a new run"):
+        open_resumed(tmp_path, CONFIG, NAMES)
+    file.write_text(as_yaml(CONFIG))
+    about = (folder.path / "run.json").read_text()
+    (folder.path / "run.json").write_text(re.sub(r'"code": "[^"]*"', '"code": "0.0.1 abc"', about))
+    open_resumed(tmp_path, CONFIG, NAMES).close()
+    assert "it was begun with fewshot 0.0.1 abc, and goes on with " in caplog.text
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write in .*file: File exists; choose another output_dir"):

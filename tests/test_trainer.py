@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -559,3 +560,49 @@ def test_a_signal_does_not_hide_a_nan(bench: Bench) -> None:
 def test_options_that_cannot_be(bench: Bench, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         bench.fit(**options)
+
+
+def test_a_damaged_best_checkpoint_is_found_at_resume_and_there_is_a_way_out(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.scores = [(90.0, 0.1), (50.0, 1.0), (50.0, 1.0)]
+    bench.fit(steps=12)
+    best = bench.folder.checkpoints / "4"
+    (bench.folder.checkpoints / "best").write_text("12\n")  # a lost pointer does not matter
+    assert bench.step_of("best") == 4
+    state = best / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"?")
+    with pytest.raises(FewshotError, match=rf"is damaged .*; to go on training without it, remove {best}"):
+        bench.fit(steps=20)
+    shutil.rmtree(best)
+    bench.scores = [(40.0, 1.0), (60.0, 1.0)]
+    progress = bench.fit(steps=20)
+    assert progress.best is not None
+    assert (progress.best["step"], progress.best["accuracy"]) == (20, 60.0)
+    assert "has no checkpoint of its best step 4; the best of the coming steps counts" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [lambda lines: lines[1:], lambda lines: lines[:2] + lines, lambda lines: lines[::2]])
+def test_rows_that_are_missing_or_doubled_are_said_at_resume(
+    bench: Bench, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    bench.fit(steps=10)
+    bench.folder.metrics.close()
+    path = bench.folder.metrics.path
+    path.write_text("".join(damage(path.read_text().splitlines(keepends=True))))
+    caplog.clear()
+    bench.fit(steps=12)
+    assert "rows up to step 10 are missing, doubled or changed, and stay so" in caplog.text
+
+
+def test_a_folder_that_is_moved_while_it_trains_ends_the_run(bench: Bench) -> None:
+    class Moving(Batches):
+        def batch(self, k: int) -> Minibatch:
+            if k == 7:
+                bench.folder.path.rename(bench.folder.path.with_name("moved"))
+            return super().batch(k)
+
+    with pytest.raises(FewshotError, match="was moved or deleted while its run wrote in it; put it back, and the same"):
+        bench.fit(Moving())
+    assert not bench.folder.path.exists()
+    assert checkpoint.steps(bench.folder.path.with_name("moved") / "checkpoints") == [4, 5]

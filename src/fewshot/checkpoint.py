@@ -69,7 +69,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _disk_error(folder, step, sum(map(len, files.values())), error) from error
-    prune(folder, step)
+    prune(folder, step, state)
     return folder / str(step)
 
 
@@ -85,8 +85,7 @@ def load(folder: Path, which: str | int = "last") -> tuple[int, dict[str, Any]]:
         return _newest_intact(folder, step)
     if which == "best" and steps(folder):
         last, state = _newest_intact(folder, _pointed(folder, "last"), warn=False)
-        best = (state.get("progress") or {}).get("best")
-        step = best["step"] if best else step
+        step = _best(folder, state)
         if step == last:
             return last, state
     if step is None or step not in steps(folder):
@@ -259,16 +258,22 @@ def _pointed(folder: Path, pointer: str) -> int | None:
         return None
 
 
+def _best(folder: Path, state: Mapping[str, Any]) -> int | None:
+    """The step of the best checkpoint, as the progress in a state says it; without one, as the pointer does."""
+    best = (state.get("progress") or {}).get("best")
+    return int(best["step"]) if best else _pointed(folder, "best")
+
+
 def _present(folder: Path) -> dict[int, Path]:
     """Folders by step; one put aside ('.' sorts first) counts only where its successor is missing."""
     matches = ((path, _STEP.fullmatch(path.name)) for path in sorted(folder.glob("*")))
     return {int(match[1] or match[2]): path for path, match in matches if match}
 
 
-def prune(folder: Path, step: int) -> None:
-    """Remove what `save` of this step does not keep, and what killed saves have left."""
+def prune(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Remove what `save` of this step and state does not keep, and what killed saves have left."""
     present = _present(folder)
-    keep = {step, max((other for other in present if other < step), default=step), _pointed(folder, "best")}
+    keep = {step, max((other for other in present if other < step), default=step), _best(folder, state)}
     kept = {present[other] for other in keep if other in present}
     for path in folder.glob("*"):
         if path not in kept and (_STEP.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name)):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot import changes, resume
+from fewshot.records import Damaged
 from fewshot.run_folder import RunFolder
 from fewshot.trained import chosen_names, stored_names
 
@@ -61,6 +62,8 @@ def plan_evaluation(
     names = stored_names(run) | {group: name for group, name in choices.items() if name}
     names = {group: names[group] for group in ("dataset", "backbone", "algorithm")}
     own = str(run.result()["name"] if run.finished else run.path.resolve().parent.name)
+    if Path(own).name != own:  # of a folder that somebody sent
+        raise Damaged(run.path / "result.json", f"name is {own}, which is no name of one folder")
     name = own if config["name"] == run.config["name"] else str(config["name"])
     parent = Path(config["output_dir"]) / "evaluate" / name
     return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, label=label)

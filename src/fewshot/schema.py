@@ -61,6 +61,8 @@ NEVER = ("hydra", "defaults")
 JOB = {"number": Number(0, whole=True), "overrides": [str], "status": str, "identity?": (str, None),
        "log?": (str, None), "reason?": (str, None), "attempts?": (Number(0, whole=True), None)}  # fmt: skip
 SWEEP = {"jobs": [JOB], "command?": ([str], None)}
+ARRAY = {"shape": [Number(0, whole=True)], "sha256": str, "offsets": [int], "class_names": [str], "groups": [str],
+         "notes?": [str], "mtime_ns?": int}  # fmt: skip
 ROW = {"step": Number(0, whole=True)}
 
 

@@ -239,7 +239,7 @@ class _Run:
             self.folder.metrics.truncate(0)
             return None
         step, state = checkpoint.load(self.folder.checkpoints)
-        checkpoint.prune(self.folder.checkpoints, step)  # a kill may have come before a save's own
+        checkpoint.prune(self.folder.checkpoints, step, state)  # a kill may have come before a save's own
         metrics = self.folder.metrics
         metrics.truncate(step)
         if state.get("metrics", metrics.digest) != metrics.digest:

@@ -181,6 +181,33 @@ def test_a_flipped_byte_is_found_by_verify(tmp_path: Path) -> None:
         cache.verify(tmp_path, "toy", KEY)
 
 
+def test_damaged_pixels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever changed images.bin changed its time, too; a copy with another time is compared once."""
+    cache.prepared(tmp_path, "toy", KEY, make)
+    path = cache.cache_entry(tmp_path, "toy", KEY) / "images.bin"
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(FewshotError, match=r"images\.bin is damaged \(sha256 .*; delete .* and run again"):
+        cache.prepared(tmp_path, "toy", KEY, make)
+    path.write_bytes(data)
+    assert torch.equal(cache.prepared(tmp_path, "toy", KEY, make).images, pixels())
+    monkeypatch.setattr(cache, "_sha256", lambda _: pytest.fail("compared again"))
+    cache.prepared(tmp_path, "toy", KEY, make)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"shape": [3, 1, 2, 2]}', '{"shape": "x"}'])
+def test_a_torn_description_and_missing_images(tmp_path: Path, text: str) -> None:
+    cache.prepared(tmp_path, "toy", KEY, make)
+    entry = cache.cache_entry(tmp_path, "toy", KEY)
+    (entry / "images.bin").unlink()
+    with pytest.raises(FewshotError, match=r"images\.bin cannot be read \(No such file.*; delete .* and run again"):
+        cache.prepared(tmp_path, "toy", KEY, make)
+    (entry / "meta.json").write_text(text)
+    with pytest.raises(FewshotError, match=r"meta\.json is damaged: .*; delete .* and run again"):
+        cache.prepared(tmp_path, "toy", KEY, make)
+
+
 def test_a_truncated_array_is_not_opened(tmp_path: Path) -> None:
     cache.prepared(tmp_path, "toy", KEY, make)
     path = cache.cache_entry(tmp_path, "toy", KEY) / "images.bin"

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -15,8 +16,9 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewshot import records, schema
 from fewshot.engine import lock
-from fewshot.engine.durable import sync
+from fewshot.engine.durable import replace, sync
 from fewshot.errors import FewshotError, InputError
 from fewshot.signals import ending_at_once
 
@@ -80,27 +82,47 @@ def verify(cache_dir: str | os.PathLike[str], name: str, key: Mapping[str, Any])
     entry = cache_entry(cache_dir, name, key)
     if not (entry / "meta.json").exists():
         return None
-    expected = json.loads((entry / "meta.json").read_text())["sha256"]
-    found = _sha256(entry / "images.bin")
-    if found != expected:
-        raise FewshotError(
-            f"prepared array {entry}/images.bin is damaged (sha256 {found[:12]}.., expected {expected[:12]}..); "
-            f"delete the folder and prepare again: fewshot data prepare {name}"
-        )
+    _check_pixels(entry, _meta(entry)["sha256"])
     return entry
 
 
 def _open(entry: Path) -> Prepared:
-    meta = json.loads((entry / "meta.json").read_text())
-    shape, path = meta["shape"], entry / "images.bin"
-    size = int(torch.tensor(shape).prod())
-    if path.stat().st_size != size:
-        raise FewshotError(
-            f"prepared array {path} has {path.stat().st_size} bytes, expected {size}; delete {entry} and run again"
-        )
+    """FewshotError where a file is missing or damaged. Pixels are compared with their hash where images.bin has another
+    time than it was written at; the time is then kept, so that it is done once."""
+    meta, path = _meta(entry), entry / "images.bin"
+    shape = meta["shape"]
+    size = math.prod(shape)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
+    if status.st_size != size:
+        raise _damaged(path, f"has {status.st_size} bytes, expected {size}")
+    if meta.get("mtime_ns", status.st_mtime_ns) != status.st_mtime_ns:  # arrays of version 0.1 have no time
+        _check_pixels(entry, meta["sha256"])
+        with contextlib.suppress(OSError):
+            replace(entry / "meta.json", json.dumps(meta | {"mtime_ns": status.st_mtime_ns}).encode())
     images = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(shape)
     offsets, notes = torch.tensor(meta["offsets"]), meta.get("notes", [])  # arrays of version 0.1 have no notes
     return Prepared(images, offsets, meta["class_names"], meta["groups"], notes, meta["sha256"])
+
+
+def _meta(entry: Path) -> dict[str, Any]:
+    try:
+        return records.read_json(entry / "meta.json", schema.ARRAY, names=True)
+    except InputError as error:
+        raise FewshotError(f"{error}; delete {entry} and run again") from error
+
+
+def _check_pixels(entry: Path, expected: str) -> None:
+    found = _sha256(entry / "images.bin")
+    if found != expected:
+        raise _damaged(entry / "images.bin", f"is damaged (sha256 {found[:12]}.., expected {expected[:12]}..)")
+
+
+def _damaged(path: Path, what: str) -> FewshotError:
+    advice = f"delete {path.parent} and run again, or prepare again with fewshot data prepare"
+    return FewshotError(f"prepared array {path} {what}; {advice}")
 
 
 def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
@@ -122,6 +144,7 @@ def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
             "groups": classes.groups,
             "notes": list(classes.notes),
         }
+        meta["mtime_ns"] = (folder / "images.bin").stat().st_mtime_ns
         (folder / "meta.json").write_text(json.dumps(meta))
         for path in (*folder.iterdir(), folder):
             sync(path)
