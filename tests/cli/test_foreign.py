@@ -1,6 +1,7 @@
 """A run folder that somebody sent is data: nothing in it is imported, called or obeyed."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_own_code_of_an_own_run_and_trust(tmp_path: Path, sent: Sent, trained: P
     assert result(only(tmp_path / "outputs" / "evaluate"))["test"] == result(trained)["test"]
 
 
+def test_a_name_that_leads_elsewhere(tmp_path: Path, sent: Sent) -> None:
+    """The folder of an evaluation is named after the run."""
+    run = sent({})
+    told = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(told | {"name": "../../../elsewhere"}))
+    said = refusal("evaluate", "run=sent", "threads=1", cwd=tmp_path)
+    assert said.startswith("sent/result.json is damaged: name is ../../../elsewhere, which is no name of one folder")
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -140,6 +151,7 @@ def test_records_stay_in_their_folder_and_are_shown(tmp_path: Path, sent: Sent) 
     told = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(told | {"name": "a\x1b[2Jb\nc", "algorithm": "maml\x1b]0;x\x07"}))
     (tmp_path / "secret").write_text("4711\n")
+    shutil.copytree(run, os.fsdecode(os.fsencode(tmp_path) + b"/l\xe4ufe"))  # a name that is no UTF-8
     job = {"number": 0, "identity": None, "overrides": ["seed=\x1b[2J"], "status": "failed", "reason": "\x1b[2J"}
     sweep = tmp_path / "sweep"
     (sweep / "logs").mkdir(parents=True)
@@ -160,4 +172,4 @@ def test_records_stay_in_their_folder_and_are_shown(tmp_path: Path, sent: Sent) 
             assert "\x07" not in text
             assert "4711" not in text
             assert "root:" not in text
-        assert all(r"maml\x1b]0;x\x07" in text.replace("\\\\", "\\") for text in written)
+        assert all(r"maml\x1b" in text.replace("\\\\", "\\") for text in written)

@@ -1,6 +1,8 @@
 """sweep.json: numbers that stay, states that a kill leaves, and one writer."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,17 @@ def test_one_writer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write in .*/file/s: Not a directory; choose another output_dir"):
         SweepRecord(tmp_path / "file" / "s", [])
+
+
+def test_a_record_that_cannot_be_written_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    record = SweepRecord(tmp_path / "s", [])
+    monkeypatch.setattr("fewshot.sweep.jobs.replace", refused)
+    record.save()
+    record.save()
+    assert caplog.text.count("sweep.json (Read-only file system); the jobs go on without it") == 1
+    record.close()

@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--paired", action="store_true", help="insist on comparing two runs episode by episode")
     for kind, what in FILES.items():
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=what)
+    parser.add_argument("--figures", action="store_true", help="draw each finished run's figures again, in its folder")
     args = parser.parse_args(argv)
     report = Report(args.paths)
     if not report.runs and not report.jobs and not report.left_out:
@@ -42,7 +43,19 @@ def main(argv: list[str]) -> int:
             content = _content(report, kind)
             write(path, content)
             print(f"{printable(path)}: {len(content.encode()) / 1000:.0f} kB")
+    if args.figures:
+        _draw_again(report)
     return 0
+
+
+def _draw_again(report: "Report") -> None:
+    """What a kill or a full disk has left out at the end of a run."""
+    from fewshot.report.figures import draw_finished
+    from fewshot.run_folder import RunFolder
+
+    for run in report.finished:
+        draw_finished(RunFolder(run.path))
+    print(f"figures of {len(report.finished)} runs drawn")
 
 
 def _content(report: "Report", kind: str) -> str:

@@ -121,7 +121,7 @@ def _check_pixels(entry: Path, expected: str) -> None:
 
 
 def _damaged(path: Path, what: str) -> FewshotError:
-    advice = f"delete {path.parent} and run again, or prepare again with fewshot data prepare"
+    advice = f"delete the folder {path.parent} and run again, or prepare again with fewshot data prepare"
     return FewshotError(f"prepared array {path} {what}; {advice}")
 
 
@@ -143,8 +143,8 @@ def _install(entry: Path, key: dict[str, Any], build: Build) -> None:
             "class_names": classes.class_names,
             "groups": classes.groups,
             "notes": list(classes.notes),
+            "mtime_ns": (folder / "images.bin").stat().st_mtime_ns,
         }
-        meta["mtime_ns"] = (folder / "images.bin").stat().st_mtime_ns
         (folder / "meta.json").write_text(json.dumps(meta))
         for path in (*folder.iterdir(), folder):
             sync(path)

@@ -4,6 +4,7 @@ Whether a job is done, its run folder says. sweep.json adds what failed, why, an
 """
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
 
 SCHEMA = 1
+log = logging.getLogger("fewshot")
 
 
 @dataclass
@@ -39,6 +41,7 @@ class SweepRecord:
     def __init__(self, folder: Path, command: Sequence[str]) -> None:
         self.folder, self.command = folder, list(command)
         self._jobs: dict[str, Job] = {}
+        self._warned = False
         try:
             (folder / "logs").mkdir(parents=True, exist_ok=True)
             self._lock = lock.take(folder / "lock")
@@ -72,10 +75,15 @@ class SweepRecord:
         return sorted(self._jobs.values(), key=lambda job: job.number)
 
     def save(self) -> None:
-        """Write sweep.json, whole or not at all."""
+        """Write sweep.json, whole or not at all. Where it cannot be written, the jobs go on: their folders tell."""
         jobs = [asdict(job) for job in self.jobs]
         text = json.dumps({"schema": SCHEMA, "command": self.command, "jobs": jobs}, indent=1)
-        replace(self.folder / "sweep.json", text.encode())
+        try:
+            replace(self.folder / "sweep.json", text.encode())
+        except OSError as error:
+            if not self._warned:
+                log.warning("cannot write %s/sweep.json (%s); the jobs go on without it", self.folder, error.strerror)
+            self._warned = True
 
     def _remember(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
