@@ -74,7 +74,7 @@ def test_a_box_reaches_no_further_than_its_picture(folder: Path) -> None:
 
 
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'cub' is not in .*; put the folder CUB_200_2011 \(images\.txt"):
+    with pytest.raises(InputError, match=r"'cub' is not in .*; put there the folder CUB_200_2011 \(images\.txt"):
         load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"dataset\.split=fine is unknown; choose closerlook, feat or meta_dataset"):
         load(folder, split="fine")

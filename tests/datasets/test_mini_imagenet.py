@@ -126,7 +126,9 @@ def test_verify_says_what_is_there(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'mini_imagenet' is not in .* as mini_imagenet, .*; put its class folders"):
+    with pytest.raises(
+        InputError, match=r"'mini_imagenet' is not in .* as mini_imagenet, .*; put there its class folders"
+    ):
         load(tmp_path)
     class_folders(tmp_path / "mini_imagenet")
     (tmp_path / "mini_imagenet" / "n03" / "n03_1.png").unlink()

@@ -99,7 +99,7 @@ def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'tiered_imagenet' is not in .*; put ImageNet's class folders"):
+    with pytest.raises(InputError, match=r"'tiered_imagenet' is not in .*; put there ImageNet's class folders"):
         load(tmp_path)
     root = tmp_path / "imagenet"
     imagenet(root)

@@ -130,7 +130,7 @@ class PictureSet:
             if folder.is_dir():
                 return folder
         where = f"in {data} as {', '.join(self.folders)}" if self.root is None else f"in {folders[0]}"
-        raise InputError(f"'{self.name}' is not {where}; put {self.needs} there, or set dataset.root")
+        raise InputError(f"'{self.name}' is not {where}; put there {self.needs}, or set dataset.root")
 
 
 def of_files(

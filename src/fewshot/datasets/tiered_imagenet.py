@@ -55,7 +55,7 @@ class TieredImagenet(PictureSet):
             if without := [name for name in names if not found[name]]:
                 raise InputError(
                     f"{root}: {len(without)} classes of split '{split}' are not there ({without[0]}, ...); put "
-                    f"{self.needs} there"
+                    f"there {self.needs}"
                 )
             self.check(split, sum(found[name] for name in names), root)
         what = f"{sum(found.values())} files of {len(found)} classes"
