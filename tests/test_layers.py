@@ -12,7 +12,7 @@ LAYERS = (
     ("episode", "metrics", "schedules", "signals", "ops", "text"),
     ("engine",),  # ... to here
     ("transforms", "decoding", "folders", "records"),
-    ("pictures",),
+    ("pictures", "copies"),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("views",),
     ("sampler", "algorithms", "loggers", "run_folder"),

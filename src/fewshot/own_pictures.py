@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fewshot.copies import Copies
 from fewshot.errors import InputError
 from fewshot.features import FeatureCache, Known
-from fewshot.folders import Folder, class_folder, look_into, some
+from fewshot.folders import Folder, class_folder, left_out, look_into, some
 from fewshot.prediction import (
     Accuracy,
     Findings,
@@ -98,7 +99,7 @@ def predict(
         notes.append(f"query: {int((~new).sum())} of {len(new)} pictures are in support, too; no accuracy counts them")
     query_features = np.stack([one.features for one in shown])
     judged = cache.method.judge(features, learned.y, len(learned.names), query_features)
-    notes += _left_out_notes("query", asked)
+    notes += [f"query: {note}" for note in left_out(asked)]
     return _concluded(judged, learned, asked, new, unknown, [*learned.notes, *notes])
 
 
@@ -144,35 +145,18 @@ def _truth(labels: Sequence[str], names: Sequence[str], *, open_set: bool) -> li
 
 def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labelled, np.ndarray]:
     """The readable pictures, each once in a class; one with the same pixels in another class stays, and is named."""
-    first: dict[tuple[str, str], int] = {}  # by pixels and class
-    copies: list[Path] = []
-    classes: dict[str, list[str]] = {}  # of the same pixels
-    for i, (one, label) in enumerate(zip(known, folder.labels, strict=True)):
-        if one is None:
-            continue
-        if first.setdefault((one.pixels, label), i) != i:
-            copies.append(folder.paths[i])
-        elif label not in (seen := classes.setdefault(one.pixels, [])):
-            seen.append(label)
-    kept = list(first.values())
+    copies = Copies()
+    kept = [
+        i for i, (one, label) in enumerate(zip(known, folder.labels, strict=True))
+        if one is not None and copies.is_new(one.pixels, label, folder.paths[i].name)
+    ]  # fmt: skip
     names = sorted({folder.labels[i] for i in kept})
     if lost := sorted(set(folder.labels) - set(names)):
         raise InputError(f"no picture of {some(lost)} can be read")
-    notes = _left_out_notes("support", folder)
-    if copies:
-        notes.append(f"support: {len(copies)} copies of other pictures left out ({some([p.name for p in copies])})")
-    for pair, n in Counter(tuple(seen) for seen in classes.values() if len(seen) > 1).items():
-        notes.append(
-            f"support: {n} pictures are in {' and in '.join(pair)}, the same pixels; nothing can tell them apart"
-        )
+    notes = [f"support: {note}" for note in (*left_out(folder), *copies.notes())]
     y = np.array([names.index(folder.labels[i]) for i in kept])
     features = np.stack([one.features for i in kept if (one := known[i]) is not None])
     return Labelled([folder.paths[i] for i in kept], names, y, notes), features
-
-
-def _left_out_notes(where: str, folder: Folder) -> list[str]:
-    reasons = (("hidden files", folder.hidden), ("files that are no pictures", folder.others))
-    return [f"{where}: {len(p)} {reason} left out ({some([one.name for one in p])})" for reason, p in reasons if p]
 
 
 def _unreadable_notes(unreadable: dict[Path, str], skip: bool) -> list[str]:

@@ -145,7 +145,7 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     picture(root / os.fsdecode(b"\xff") / "1\n.png", 1)
     images = load(root)
     assert images.class_names == ["\\udcff", "a $5^_", "new\\nline", "猫"]
-    assert images.notes[0] == "1 copies of pictures of the same class left out (\\udcff/1\\n.png)"
+    assert images.notes[0] == "1 copies of other pictures left out (\\udcff/1\\n.png)"
 
 
 def test_rights(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_files_as_people_have_them(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert images.notes[2].startswith("4 pictures cannot be used and are left out: ")
         assert images.notes[3:5] == [
-            "1 copies of pictures of the same class left out (c/same.bmp)",
+            "1 copies of other pictures left out (c/same.bmp)",
             "1 pictures are in c and in d, the same pixels; nothing can tell them apart",
         ]
     assert re.search(r"20 pictures of 4 classes tried; prepared array .* is intact", skipping.verify())

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fewshot.copies import Copies
 from fewshot.datasets import cache, picture_files
-from fewshot.datasets.duplicates import Copies
 from fewshot.datasets.picture_files import write_pictures
 from fewshot.errors import InputError
 from fewshot.pictures import Box, Pictures
@@ -97,7 +97,7 @@ def test_copies_are_left_out_of_a_class_and_named(tmp_path: Path) -> None:
     assert done.offsets.tolist() == [0, 3, 5]
     assert torch.cat(rows)[:, 0, 0, 0].tolist() == [0, 1, 2, 1, 4]
     assert done.notes == [
-        "1 copies of pictures of the same class left out (a/copy.bmp)",
+        "1 copies of other pictures left out (a/copy.bmp)",
         "1 pictures are in a and in b, the same pixels; nothing can tell them apart",
     ]
 

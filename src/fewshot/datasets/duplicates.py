@@ -1,13 +1,11 @@
 """Pictures that a data set has more than once: genuine sets have some, and a number may depend on them. Layer 1."""
 
 import hashlib
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
 from fewshot.datasets.base import ImageSet
-from fewshot.folders import some
 
 
 class Duplicates(NamedTuple):
@@ -26,36 +24,11 @@ def duplicates(images: ImageSet) -> Duplicates:
     found: dict[bytes, list[str]] = {}
     for c, split in split_of.items():
         for image in images.images[int(images.offsets[c]) : int(images.offsets[c + 1])].numpy():
-            found.setdefault(_digest(image), []).append(split)
+            found.setdefault(digest(image), []).append(split)
     alike = [splits for splits in found.values() if len(splits) > 1]
     return Duplicates(len(alike), sum(len(set(splits)) > 1 for splits in alike))
 
 
-class Copies:
-    """Finds pictures that come a second time, by their pixels, while a data set is being made."""
-
-    def __init__(self) -> None:
-        self.left_out: list[str] = []  # names of second pictures of the same class
-        self._classes: dict[bytes, list[str]] = {}  # of the same pixels
-
-    def is_new(self, image: np.ndarray, label: str, name: str) -> bool:
-        """Whether the class `label` does not have this picture yet; name: of the picture, for the notes."""
-        classes = self._classes.setdefault(_digest(image), [])
-        if label in classes:
-            self.left_out.append(name)
-            return False
-        classes.append(label)
-        return True
-
-    def notes(self) -> list[str]:
-        """What a user should know of them, a line each."""
-        shared = Counter(tuple(classes) for classes in self._classes.values() if len(classes) > 1)
-        copies = [f"{len(self.left_out)} copies of pictures of the same class left out ({some(self.left_out)})"]
-        return (copies if self.left_out else []) + [
-            f"{count} pictures are in {' and in '.join(classes)}, the same pixels; nothing can tell them apart"
-            for classes, count in shared.items()
-        ]
-
-
-def _digest(image: np.ndarray) -> bytes:
+def digest(image: np.ndarray) -> bytes:
+    """Of an image's pixels."""
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()

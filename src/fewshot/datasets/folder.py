@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewshot.copies import Copies
 from fewshot.datasets import cache
 from fewshot.datasets.base import ImageSet
 from fewshot.datasets.class_splits import SPLITS, as_listed, by_fractions
-from fewshot.datasets.duplicates import Copies
 from fewshot.datasets.labelled_files import Labelled, in_folders, in_list
 from fewshot.datasets.picture_files import NAMED, Written, write_pictures
 from fewshot.errors import FewshotError, InputError

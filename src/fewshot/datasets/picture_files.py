@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot.copies import Copies
 from fewshot.datasets.cache import Write
-from fewshot.datasets.duplicates import Copies
+from fewshot.datasets.duplicates import digest
 from fewshot.errors import InputError
 from fewshot.pictures import Box, Pictures
 
@@ -51,7 +52,7 @@ def write_pictures(
                 if isinstance(image, str):
                     refused.append(image)
                     continue
-                if copies is not None and not copies.is_new(image, label, f"{label}/{path.name}"):
+                if copies is not None and not copies.is_new(digest(image), label, f"{label}/{path.name}"):
                     continue
                 kept += 1
                 rows.append(image)
