@@ -42,9 +42,6 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> None:
     """Console script: runs a verb and exits with its code (0 ok, 1 failed, 2 bad input, 75, 130)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):  # a letter that the terminal does not have is a question mark, no error
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
     if words[:1] in (["-sc"], ["--shell-completion"]):
         from fewshot.cli.completion import answer
 

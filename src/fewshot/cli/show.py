@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fewshot.errors import FewshotError
 from fewshot.run_folder import RunFolder
 
 WIDE = 1000  # columns, more than a table has
@@ -109,26 +108,12 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
         means = ", ".join(f"{step['accuracy']:.1f}" for step in steps)
         yield "inner steps", f"{means} %  after 0 to {len(steps) - 1} of them"
     task = f"{result['ways']}-way {result['shots']}-shot on {result['dataset']} {result['split']}"
-    if steps := after_inner_steps(folder):
-        yield "inner steps", f"{', '.join(f'{value:.1f}' for value in steps)} %  after 0 to {len(steps) - 1} of them"
     yield "task", f"{escape(task)}, {test['episodes']} episodes"
     yield "test accuracy", f"[bold]{percent(test)} %[/bold]{verdict}"
 
 
 def _megabytes(value: float) -> str:
     return f"{value:.0f} MB" if value else "memory not known on this system"
-
-
-def after_inner_steps(folder: Path) -> list[float]:
-    """Test accuracy after 0, 1, ... inner steps; empty where there are none, or the episodes cannot be read."""
-    from fewshot.report.groups import Group  # late: it needs torch
-    from fewshot.report.runs import RunRecord
-
-    try:
-        accuracy = Group([RunRecord(folder)]).step_accuracy
-    except FewshotError:
-        return []
-    return [] if accuracy is None or accuracy.shape[1] < 2 else accuracy.mean(0).tolist()
 
 
 def unusual_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
