@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.algorithms.bd_cspn import BDCSPN
-from fewshot.algorithms.embedding_head import prototypes
 from fewshot.algorithms.feat import FEAT
 from fewshot.algorithms.laplacianshot import LaplacianShot
 from fewshot.algorithms.protonet import ProtoNet
@@ -36,13 +35,6 @@ WAYS, QUERIES, TASKS = 5, 15, 50  # TASKS: episodes that our side takes at a tim
 EPISODES = Episodes(tasks=1, ways=WAYS, shots=1, queries=1)
 HEAD: dict[str, Any] = {"train_classes": 2, "stream": Minibatches(batch_size=2)}
 STEPS = {"tim": 50, "laplacianshot": 20, "pt_map": 20}  # of both sides
-
-
-class CosineSimpleShot(SimpleShot):
-    """easyfsl/methods/simple_shot.py: logits are cos(z, c); the paper's nearest class mean."""
-
-    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
-        return cosines(query, prototypes(self.transformed(support), onehot))
 
 
 class CosineTIM(TIM):
@@ -100,8 +92,8 @@ def pt_map(features: int, kind: type[PTMAP] = PTMAP) -> PTMAP:
     return kind(Given(features), **HEAD, power=0.5, sinkhorn=10.0, scalings=50, rate=0.2, steps=STEPS["pt_map"])
 
 
-def simpleshot(features: int, kind: type[SimpleShot] = SimpleShot) -> SimpleShot:
-    return kind(Given(features), **HEAD, transform="l2n")
+def simpleshot(features: int, distance: str = "squared_euclidean") -> SimpleShot:
+    return SimpleShot(Given(features), **HEAD, transform="l2n", distance=distance)
 
 
 def feat(features: int) -> FEAT:
@@ -148,7 +140,7 @@ ADAPTED: dict[str, Any] = {"fine_tuning_steps": STEPS["tim"], "fine_tuning_lr": 
 METHODS = (
     Method("ProtoNet", easyfsl("PrototypicalNetworks"), lambda d: protonet(d, "squared_euclidean"), protonet,
            "distance not squared: other probabilities, the same class"),
-    Method("SimpleShot", easyfsl("SimpleShot", **UNIT), simpleshot, lambda d: simpleshot(d, CosineSimpleShot),
+    Method("SimpleShot", easyfsl("SimpleShot", **UNIT), simpleshot, lambda d: simpleshot(d, "cosine"),
            "cosine of the class mean, not the distance to it"),
     Method("FEAT", easyfsl_feat, feat, feat, "distance not squared"),
     Method("BD-CSPN", easyfsl("BDCSPN", **UNIT), bd_cspn, lambda d: bd_cspn(d, None, 1.0),
