@@ -444,7 +444,7 @@ def test_dirichlet_queries_are_complete_and_sorted_by_class(make_images: Make) -
 
 def test_dirichlet_shares_have_the_moments_of_the_distribution(make_images: Make) -> None:
     """Mean 1/N, variance (1/N)(1 - 1/N) / (alpha N + 1), and that of rounding, at most 1/12."""
-    y = sampler(make_images([130] * 6), queries=20, dirichlet=2).draw(0, 600).query_y
+    y = sampler(make_images([130] * 6), queries=3, dirichlet=2, total_queries=100).draw(0, 600).query_y
     counts = (y[..., None] == torch.arange(5)).sum(1).double()
     assert (counts.sum(1) == 100).all()
     torch.testing.assert_close(counts.mean(0), torch.full((5,), 20.0).double(), atol=2.0, rtol=0)
@@ -461,7 +461,9 @@ def test_dirichlet_episodes_do_not_depend_on_the_batch(make_images: Make) -> Non
 
 
 def test_dirichlet_needs_classes_that_could_give_all_queries(make_images: Make) -> None:
-    with pytest.raises(InputError, match=r"fewer than shots\+ways\*queries=17 images .*; lower shots or queries"):
+    with pytest.raises(InputError, match=r"fewer than shots\+all queries=17 images .*; lower shots or queries"):
         sampler(make_images([16] * 6), dirichlet=2)
+    with pytest.raises(InputError, match=r"total_queries=9 must be 1 or more, and needs evaluation\.query_balance"):
+        sampler(make_images([40] * 6), total_queries=9)
     with pytest.raises(InputError, match=r"concentration of 0 is below 1; the usual one is 2"):
         sampler(make_images([40] * 6), dirichlet=0)

@@ -35,7 +35,7 @@ def test_evaluated_under_a_protocol_that_it_did_not_have(tmp_path: Path) -> None
     words = ("evaluation.query_balance=dirichlet", "queries=1", "evaluation.episodes=4", "threads=1")
     succeed("evaluate", f"run={run}", *words, cwd=tmp_path)
     again = result(only(tmp_path / "outputs" / "evaluate"))
-    assert (again["protocol"]["query_balance"], again["test"]["episodes"]) == ("dirichlet(2)", 4)
+    assert (again["protocol"]["query_balance"], again["test"]["episodes"]) == ("dirichlet(2), 5 in all", 4)
 
 
 def test_reported(tmp_path: Path) -> None:

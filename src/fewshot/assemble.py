@@ -143,6 +143,7 @@ def episode_sampler(
     return EpisodeSampler(
         images, split, ways=config["ways"], shots=config["shots"], queries=config["queries"],
         seed=config["eval_seed"], within_groups=config["within_groups"], device=device, dirichlet=dirichlet,
+        total_queries=options["total_queries"],
         **changed,
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ def refuse_fixed(config: Config, own: Config, choices: Mapping[str, str | None])
     """InputError for a key that only a training reads. choices: of groups that the evaluation chose anew."""
     acting = list(TEST)
     if config["evaluation"]["query_balance"] == "dirichlet":
-        acting.append("evaluation.concentration")
+        acting += ["evaluation.concentration", "evaluation.total_queries"]
     if choices.get("augment"):  # a whole group, whose training part is not used
         acting.append("augment")
     idle = () if choices.get("algorithm") else IDLE

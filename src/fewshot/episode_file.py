@@ -61,7 +61,7 @@ def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -
     own = {"dataset": images.name, "split_hash": images.split_hash()}
     if said != own:
         raise InputError(f"evaluation.episodes_file={path} is of {said}, this run's data are {own}")
-    wanted = [episodes, sampler.ways, sampler.shots, sampler.ways * sampler.queries]
+    wanted = [episodes, sampler.ways, sampler.shots, sampler.total_queries]
     have = [len(classes), *support.shape[1:], query.shape[1]]
     if have != wanted or query_y.shape != query.shape or classes.shape != support.shape[:2]:
         raise InputError(

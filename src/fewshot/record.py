@@ -58,7 +58,7 @@ def run_test(
 
     untrained: makes the same model before training, for the second baseline. between: called before each batch.
     """
-    tested.algorithm.protocol()  # what it cannot answer for it refuses before the test, not after it
+    tested.algorithm.check_measured()
     evaluation, machine = tested.config["evaluation"], tested.machine
     options: dict[str, Any] = {"episodes": evaluation["episodes"], "tasks": evaluation["tasks"]}
     shared = options | {"dtype": machine.dtype, "processes": machine.processes, "between": between}

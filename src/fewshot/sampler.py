@@ -86,7 +86,7 @@ class EpisodeSampler:
     transforms: what is done to every image, after the data set's own transforms.
     support, support_copies: each support image is replaced by so many copies, changed by the transforms `support`:
     an episode then has K * support_copies support images per class.
-    queries: of each class; with `dirichlet` ways * queries in all, shared out among the classes at random: the shares
+    queries: of each class; with `dirichlet` `total_queries` in all (None: ways * queries), in random shares. The shares
     follow a symmetric Dirichlet distribution of this concentration, a whole number (2 in Veilleux et al. 2021,
     arXiv:2204.11181, section 3), rounded to whole images by largest remainders. A class may then have none.
     given: episodes that were drawn elsewhere, in the place of this sampler's own (see `episode_file`).
@@ -105,6 +105,7 @@ class EpisodeSampler:
         queries: int,
         seed: int,
         dirichlet: int | None = None,
+        total_queries: int | None = None,
         within_groups: bool = False,
         transforms: Iterable[Transform] = (),
         support: Iterable[Transform] = (),
@@ -117,7 +118,13 @@ class EpisodeSampler:
         if dirichlet is not None and dirichlet < 1:
             raise InputError(f"a Dirichlet concentration of {dirichlet} is below 1; the usual one is 2")
         self.ways, self.shots, self.queries, self.dirichlet = ways, shots, queries, dirichlet
-        self.most = queries if dirichlet is None else ways * queries  # queries that one class may have
+        if total_queries is not None and (dirichlet is None or total_queries < 1):
+            raise InputError(
+                f"evaluation.total_queries={total_queries} must be 1 or more, and needs "
+                "evaluation.query_balance=dirichlet: otherwise there are `queries` of each class"
+            )
+        self.total_queries = ways * queries if total_queries is None else total_queries
+        self.most = queries if dirichlet is None else self.total_queries  # that one class may have
         self.transforms = pipeline(images, transforms)
         self.support_transforms = pipeline(images, transforms, support) if support_copies else self.transforms
         self.support_copies = support_copies
@@ -133,7 +140,7 @@ class EpisodeSampler:
         small = classes[self.source.sizes.cpu() < shots + self.most].tolist()
         if small:
             named = ", ".join(images.class_names[c] for c in small[:5])
-            most = "queries" if dirichlet is None else "ways*queries"  # all of them may fall to one class
+            most = "queries" if dirichlet is None else "all queries"  # they may fall to one class
             raise InputError(
                 f"{len(small)} classes of split '{split}' of '{images.name}' have fewer than "
                 f"shots+{most}={shots + self.most} images ({named}{', ...' if len(small) > 5 else ''}); "
@@ -172,7 +179,7 @@ class EpisodeSampler:
         """What a result says of the queries' classes."""
         if self.given_from:
             return "as in the file"
-        return "uniform" if self.dirichlet is None else f"dirichlet({self.dirichlet})"
+        return "uniform" if self.dirichlet is None else f"dirichlet({self.dirichlet}), {self.total_queries} in all"
 
     def draw(self, first: int, tasks: int) -> Drawn:
         """Episodes first..first+tasks-1."""
@@ -193,7 +200,7 @@ class EpisodeSampler:
 
     def _shared_out(self, key: Tensor) -> tuple[Tensor, Tensor]:
         """The class of each query and its number within the class: [T, M] each, for the keys [T] of the episodes."""
-        total = self.ways * self.queries
+        total = self.total_queries
         counts = torch.full((len(key), self.ways), self.queries, device=key.device)
         if self.dirichlet is not None:
             share = random.dirichlet(random.mix(key, key.new_full((), -1)), self.ways, self.dirichlet)  # [T, N]

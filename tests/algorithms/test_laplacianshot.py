@@ -77,7 +77,7 @@ def test_each_query_has_its_nearest_others_and_not_itself() -> None:
 def test_the_protocol_says_whether_there_was_a_mean_to_subtract() -> None:
     model = laplacianshot().train()
     with pytest.raises(InputError, match=r"LaplacianShot subtracts the mean embedding .* come without one"):
-        model.protocol()
+        model.check_measured()
     model(Minibatch(torch.rand(5, 6, dtype=torch.float64), torch.arange(5)))
     assert model.protocol()["mean_over_batches"] == 1
     assert "mean_over_batches" not in laplacianshot(centre=False).protocol()

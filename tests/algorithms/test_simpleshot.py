@@ -40,7 +40,7 @@ def test_logits_are_minus_the_squared_distances_to_class_means(transform: str, s
 def test_the_mean_is_of_all_training_batches_and_goes_into_the_checkpoint() -> None:
     model, batches = simpleshot("cl2n"), torch.rand(3, 8, 6, dtype=torch.float64)
     with pytest.raises(InputError, match=r"SimpleShot subtracts the mean embedding .* come without one"):
-        model.protocol()
+        model.check_measured()
     for x in batches:
         model(Minibatch(x, torch.arange(8) % 7))
     model.eval()(Minibatch(batches[0] + 5, torch.arange(8) % 7))  # not training

@@ -73,6 +73,9 @@ class Algorithm(nn.Module):
         other._modules = self._modules | {"backbone": nn.Identity()}
         return other
 
+    def check_measured(self) -> None:
+        """InputError where a test would rest on something that training measures, and these weights lack."""
+
     def protocol(self) -> dict[str, Any]:
         """What a result has to say about the algorithm: distance, inner steps at test, statistics of the norms."""
         return {}

@@ -34,6 +34,7 @@ class EmbeddingHead(Algorithm):
     """Subclasses define `classify`, and set `assumes` where they are transductive.
 
     assumes: what a transductive method assumes about the queries; it is written into its results.
+    subtracts_mean: whether the head needs `mean`.
     mean: [D], of the embeddings of the training images, for heads that subtract it: a moving average over mini-batches,
     in batch norm's training mode; zeros, and batches = 0, where nothing was trained here.
     """
@@ -41,6 +42,7 @@ class EmbeddingHead(Algorithm):
     fixed_features = True
     auto_precision = "bf16"
     assumes: str | None = None
+    subtracts_mean = False
     mean: Tensor
     batches: Tensor
 
@@ -81,18 +83,18 @@ class EmbeddingHead(Algorithm):
         """(2): support [T, N*K, D], onehot [T, N*K, N], query [T, N*Q, D], float32 or float64 -> [T, N*Q, N]."""
         raise NotImplementedError
 
-    def mean_facts(self) -> dict[str, Any]:
-        """What a head that subtracts `mean` has to say of it; InputError where it was never measured."""
-        if not self.batches:
+    def check_measured(self) -> None:
+        if self.subtracts_mean and not self.batches:
             raise InputError(
                 f"{type(self).__name__} subtracts the mean embedding of the training images, but these weights come "
                 "without one; train for a step or more, start from a whole run of such a head (no init_part), or set "
                 "algorithm.transform=l2n (simpleshot), algorithm.centre=false (laplacianshot)"
             )
-        return {"mean_over_batches": int(self.batches)}
 
     def protocol(self) -> dict[str, Any]:
-        return {"norm_statistics": "running"} | ({"assumes_of_queries": self.assumes} if self.transductive else {})
+        seen = {"mean_over_batches": int(self.batches)} if self.subtracts_mean else {}
+        assumed = {"assumes_of_queries": self.assumes} if self.transductive else {}
+        return {"norm_statistics": "running"} | seen | assumed
 
 
 def prototypes(support: Tensor, onehot: Tensor) -> Tensor:

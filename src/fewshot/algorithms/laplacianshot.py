@@ -16,8 +16,6 @@ is a moving average over the mini-batches of training, theirs of the trained net
 counts for its own class in (1), in their code for the nearest one.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -42,11 +40,11 @@ class LaplacianShot(EmbeddingHead):
                 f"algorithm.laplacian={laplacian} and algorithm.steps={steps} must be 0 or more, "
                 f"algorithm.neighbours={neighbours} 1 or more"
             )
-        self.centre, self.scale, self.steps = centre, scale, steps
+        self.subtracts_mean, self.scale, self.steps = centre, scale, steps
         self.laplacian, self.neighbours = laplacian, neighbours
 
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
-        if self.centre:
+        if self.subtracts_mean:
             support, query = support - self.mean, query - self.mean
         support, query = normalize(support, dim=-1), normalize(query, dim=-1)
         unary = squared_distances(query, self.rectified(support, onehot, query))  # (2)  [T, N*Q, N]
@@ -71,6 +69,3 @@ class LaplacianShot(EmbeddingHead):
         distances.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
         nearest = distances.topk(min(self.neighbours, query.shape[1] - 1), largest=False).indices
         return torch.zeros_like(distances).scatter_(-1, nearest, 1)
-
-    def protocol(self) -> dict[str, Any]:
-        return super().protocol() | self.mean_facts() if self.centre else super().protocol()

@@ -34,6 +34,7 @@ class SimpleShot(EmbeddingHead):
         check_choice("algorithm.distance", distance, ("squared_euclidean", "cosine"))
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
         self.transform, self.distance = transform, distance
+        self.subtracts_mean = transform == "cl2n"
 
     def transformed(self, z: Tensor) -> Tensor:
         """(1): [T, M, D] -> [T, M, D]."""
@@ -45,5 +46,4 @@ class SimpleShot(EmbeddingHead):
         return cosines(z, means) if self.distance == "cosine" else -squared_distances(z, means)  # (3)
 
     def protocol(self) -> dict[str, Any]:
-        stated = super().protocol() | {"transform": self.transform, "distance": self.distance}
-        return stated | self.mean_facts() if self.transform == "cl2n" else stated
+        return super().protocol() | {"transform": self.transform, "distance": self.distance}

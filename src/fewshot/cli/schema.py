@@ -20,6 +20,7 @@ class EvaluationSchema:
     tasks: int = MISSING
     query_balance: str = MISSING
     concentration: int = MISSING
+    total_queries: int | None = None
     episodes_file: str | None = None
 
 
