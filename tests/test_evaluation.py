@@ -277,3 +277,10 @@ def test_a_wrong_out_features_is_refused(large: EpisodeSampler) -> None:
     backbone.out_features = 5
     with pytest.raises(InputError, match=r"Counting gave \(\d+, 8\) for images .*; expected \(\d+, 5\)"):
         evaluate(Prototypes(backbone), large, episodes=50, tasks=10)
+
+
+def test_progress_counts_every_episode_once(sampler: EpisodeSampler) -> None:
+    done: list[int] = []
+    evaluate(NearestMean(), sampler, episodes=10, tasks=4, advance=done.append)
+    raw_pixels(sampler, episodes=10, tasks=4, advance=done.append)
+    assert done == [4, 4, 2] * 2

@@ -64,12 +64,14 @@ class Evaluation(NamedTuple):
 def evaluate(
     algorithm: Algorithm, sampler: EpisodeSampler, *, episodes: int, tasks: int, dtype: torch.dtype | None = None,
     every_step: bool = False, between: Callable[[], None] = lambda: None, processes: Processes = ALONE,
+    advance: Callable[[int], None] = lambda episodes: None,
 ) -> Evaluation:  # fmt: skip
     """Adapt to and predict episodes 0..episodes-1 of the stream, `tasks` at a time, without gradients.
 
     The queries of an episode come in an order that does not tell their classes. Where that is less work and the
     algorithm allows it (`fixed_features`), all images are embedded once first.
-    every_step: also predict after each inner step. between: called before each batch (to stop early).
+    every_step: also predict after each inner step. between: called before each batch (to stop early). advance:
+    called after each with the number of episodes that are done with it.
     processes: take turns at the batches and hand each other what they gave: all return the same, and the same
     as one process alone.
     """
@@ -81,14 +83,15 @@ def evaluate(
         model, source = (algorithm.on_features(), features) if features else (algorithm, sampler)
         tasks *= FEATURE_TASKS if features else 1
         parts = []
-        for first in range(0, episodes, tasks * processes.size):
+        for start_of_round in range(0, episodes, tasks * processes.size):
             between()
-            first += tasks * processes.rank
+            first = start_of_round + tasks * processes.rank
             if first < episodes:
                 batch = source.sample(first, min(tasks, episodes - first))
                 with autocast(sampler.source.device, dtype):
                     steps = list(_predictions(model, batch, first, every_step=every_step))
                 parts.append(_scores(steps, batch))
+            advance(min(tasks * processes.size, episodes - start_of_round))
     accuracy, finite, classes, loss = _in_order(parts, processes)
     return Evaluation(
         accuracy[:, -1], accuracy, classes, loss.mean().item(), time.perf_counter() - start, finite,
@@ -139,11 +142,14 @@ def _in_order(parts: list[tuple[Tensor, ...]], processes: Processes) -> tuple[Te
     return tuple(torch.cat(p) for p in zip(*batches, strict=True))
 
 
-def raw_pixels(sampler: EpisodeSampler, *, episodes: int, tasks: int) -> Mean:
+def raw_pixels(
+    sampler: EpisodeSampler, *, episodes: int, tasks: int, advance: Callable[[int], None] = lambda episodes: None
+) -> Mean:
     """The baseline that learns nothing: nearest class mean in pixel space, on the same episodes."""
     parts = []
     for first in range(0, episodes, tasks):
         batch = sampler.sample(first, min(tasks, episodes - first))
         support, query = batch.support_x.flatten(2), batch.query_x.flatten(2)
         parts.append(class_mean_accuracy(support, batch.support_y, query, batch.query_y, batch.ways))
+        advance(len(query))
     return mean_ci95(torch.cat(parts))

@@ -12,6 +12,7 @@ import torch
 
 from fewshot import assemble, changes, checkpoint, leaks, record, resume, trained
 from fewshot.engine.machine import Machine
+from fewshot.engine.progress import announced
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import evaluation_identity, identity, with_content
 from fewshot.loggers.base import Logger, RunInfo
@@ -28,7 +29,8 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
 
     Raises Stopped after a signal, with the state saved; FewshotError where the run cannot be carried out.
     """
-    made = prepare(plan, machine)
+    with announced("preparing the data and the model"):
+        made = prepare(plan, machine)
     processes = machine.processes
     loggers = assemble.make_loggers(made.config) if processes.first else []
     folder = _open(made)

@@ -15,12 +15,13 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.assemble import Config, make_augment
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.machine import Machine
+from fewshot.engine.progress import Progress
 from fewshot.engine.runtime import peak_memory_mb
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.metrics import Mean
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler
-from fewshot.trainer import Progress
+from fewshot.trainer import Progress as TrainingProgress
 
 log = logging.getLogger("fewshot")
 
@@ -62,12 +63,16 @@ def run_test(
     evaluation, machine = tested.config["evaluation"], tested.machine
     options: dict[str, Any] = {"episodes": evaluation["episodes"], "tasks": evaluation["tasks"]}
     shared = options | {"dtype": machine.dtype, "processes": machine.processes, "between": between}
-    done = evaluate(tested.algorithm, tested.sampler, **shared, every_step=True)
-    done.require_finite()
-    peak = peak_memory_mb(machine.device)
-    baselines = {"raw_pixels": _named(raw_pixels(tested.sampler, **options))}
-    if untrained is not None:
-        baselines["untrained"] = _named(evaluate(untrained().to(machine.device), tested.sampler, **shared).mean)
+    rounds = 2 if untrained is None else 3
+    with Progress("testing, with baselines", rounds * options["episodes"], usual=True) as work:
+        advance = work.advance if machine.processes.first else lambda episodes: None
+        done = evaluate(tested.algorithm, tested.sampler, **shared, every_step=True, advance=advance)
+        done.require_finite()
+        peak = peak_memory_mb(machine.device)
+        baselines = {"raw_pixels": _named(raw_pixels(tested.sampler, **options, advance=advance))}
+        if untrained is not None:
+            fresh = untrained().to(machine.device)
+            baselines["untrained"] = _named(evaluate(fresh, tested.sampler, **shared, advance=advance).mean)
     return Outcome(done, baselines, peak)
 
 
@@ -150,7 +155,7 @@ def protocol_facts(tested: Tested) -> dict[str, Any]:
             "overlap": tested.overlap}  # fmt: skip
 
 
-def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:
+def val_facts(config: Config, progress: TrainingProgress) -> dict[str, Any] | None:
     """The best validation of a training, and on what; None where there was none."""
     if not progress.best:
         return None
@@ -159,7 +164,7 @@ def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:
     return best | where
 
 
-def timing(progress: Progress, peak_memory_mb: float) -> dict[str, float]:
+def timing(progress: TrainingProgress, peak_memory_mb: float) -> dict[str, float]:
     """What a training cost."""
     steps = max(progress.step, 1)
     return {

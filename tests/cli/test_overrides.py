@@ -56,6 +56,7 @@ from fewshot.errors import InputError
         ("trainer.schedule=decay", "chosen by trainer/schedule=decay"),
         ("trainer.optimizer=null", "trainer.optimizer=null is nothing, expected a group of keys"),
         ("paper.accuracy=98", "'paper' is null and has no keys to set"),
+        ("hydra.launcher.slots=0", "hydra.launcher.slots=0 is a sweep's, and this is one run; add -m, or leave it out"),
         # ranges and relations
         ("shots=0", "shots=0 is below 1"),
         ("ways=1", "ways=1 is below 2"),

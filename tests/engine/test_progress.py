@@ -2,11 +2,12 @@
 
 import io
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from fewshot.engine import progress
-from fewshot.engine.progress import Progress
+from fewshot.engine.progress import Progress, announced
 
 
 class Terminal(io.StringIO):
@@ -43,3 +44,21 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "decoding pictures" in screen.getvalue()
     assert "30/30" in screen.getvalue()
     assert screen.getvalue().count("\x1b[?25l") == screen.getvalue().count("\x1b[?25h") > 0  # the cursor is back
+
+
+def test_work_whose_parts_cannot_be_counted(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    class AtOnce:
+        def __init__(self, seconds: float, say: Callable[[], None]) -> None:
+            waits.append(seconds)
+            self.start = say
+
+        def cancel(self) -> None:
+            waits.append(-1)
+
+    monkeypatch.setattr(progress.threading, "Timer", AtOnce)
+    with announced("preparing"):
+        pass
+    assert capfd.readouterr().err == "preparing ...\n"
+    assert waits == [progress.ELSEWHERE, -1]

@@ -78,6 +78,8 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     flags, overrides, config_dir = arguments(argv)
     search_first(config_dir)
     several = any(word in ("-m", "--multirun") for word in flags) or "hydra.mode=MULTIRUN" in overrides
+    if not several and (odd := [word for word in overrides if word.startswith(("hydra.launcher.", "hydra.sweeper."))]):
+        raise InputError(f"{odd[0]} is a sweep's, and this is one run; add -m, or leave it out")
     if several and processes.size() > 1:
         raise InputError(f"{processes.size()} processes for a sweep; torchrun starts one run, without -m")
     if several and not any(word.startswith("hydra.sweep.dir=") for word in overrides):

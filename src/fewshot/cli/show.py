@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fewshot.engine.progress import announced
 from fewshot.run_folder import RunFolder
 
 WIDE = 1000  # columns, more than a table has
@@ -58,7 +59,8 @@ def finished_run(folder: RunFolder) -> None:
 
     result_table(folder.result(), folder.path)
     costs_table(folder.path / "profile")
-    draw_finished(folder)
+    with announced("drawing figures"):
+        draw_finished(folder)
 
 
 def result_table(result: Mapping[str, Any], folder: Path) -> None:
@@ -105,7 +107,8 @@ def _result_rows(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str,
         yield "[bold]warning[/bold]", escape(warning)
     test = result["test"]
     if steps := test.get("inner_steps"):
-        means = ", ".join(f"{step['accuracy']:.1f}" for step in steps)
+        shown = [f"{step['accuracy']:.1f}" for step in steps]
+        means = ", ".join(shown if len(shown) <= 8 else [*shown[:5], "...", *shown[-2:]])
         yield "inner steps", f"{means} %  after 0 to {len(steps) - 1} of them"
     task = f"{result['ways']}-way {result['shots']}-shot on {result['dataset']} {result['split']}"
     yield "task", f"{escape(task)}, {test['episodes']} episodes"

@@ -1,27 +1,32 @@
 """How far a long piece of work is, on stderr: nothing where it takes less than a second. Layer 0."""
 
+import contextlib
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Self
 
 PATIENCE = 1.0  # seconds until something is shown
+ELSEWHERE = 10.0  # the same for what every run does, where there is no terminal: a log needs no line of each
 EVERY = 0.1  # seconds between two states of the bar
 
 
 class Progress:
     """`with Progress("decoding pictures", 600) as work: work.advance(16)`.
 
-    A bar on a terminal. Elsewhere two lines: once it has taken PATIENCE, and at the end.
+    A bar on a terminal. Elsewhere two lines: once it has taken PATIENCE, and at the end. usual: it is part of every
+    run, and ELSEWHERE counts there.
     """
 
-    def __init__(self, doing: str, total: int) -> None:
-        self.doing, self.total, self.done = doing, total, 0
+    def __init__(self, doing: str, total: int, *, usual: bool = False) -> None:
+        self.doing, self.total, self.done, self.usual = doing, total, 0, usual
         self._bar: Any = None
         self._shown = False
 
     def __enter__(self) -> Self:
         self._begin = time.monotonic()
-        self._next = self._begin + PATIENCE
+        self._next = self._begin + _patience(usual=self.usual)
         return self
 
     def advance(self, steps: int = 1) -> None:
@@ -56,3 +61,19 @@ class Progress:
         elif self._shown:
             took = time.monotonic() - self._begin
             print(f"{self.doing}: {self.done} of {self.total} in {took:.0f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def announced(doing: str) -> Iterator[None]:
+    """One line for work whose parts cannot be counted, once it has taken so long that one wonders."""
+    say = threading.Timer(_patience(usual=True), lambda: print(f"{doing} ...", file=sys.stderr, flush=True))
+    say.daemon = True
+    say.start()
+    try:
+        yield
+    finally:
+        say.cancel()
+
+
+def _patience(*, usual: bool) -> float:
+    return ELSEWHERE if usual and not sys.stderr.isatty() else PATIENCE

@@ -63,8 +63,10 @@ class Console:
 
     def progress(self, step: int) -> None:
         self._step = step
-        if (now := time.monotonic()) >= self._due:
+        if (now := time.monotonic()) >= self._due or (step >= self._steps and self._live is not None):
             self._draw(step, now)
+        if step >= self._steps:  # what comes now, the test, has a bar of its own
+            self._stop_live()
 
     def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
         """Ends the bar; the result itself is printed by the command line."""
@@ -87,6 +89,7 @@ class Console:
         except (OSError, ValueError, rich.errors.LiveError):
             return
         self._live, self._due = live, 0.0
+        self._draw(self._step, time.monotonic())  # the first step may take long
 
     def _stop_live(self) -> None:
         live, self._live, self._due = self._live, None, math.inf
