@@ -16,7 +16,7 @@ import numpy as np
 from fewshot.cli.own_pictures import Words, feature_cache
 from fewshot.feature_heads import HEADS, Array, fit
 from fewshot.folders import class_folder
-from fewshot.prediction import Z95, accuracy, by_head, has_others, scale_of, softmax
+from fewshot.prediction import Z95, accuracy, has_others, scale_of, softmax
 
 DRAWS, SHOTS, SPLITS = 50, (1, 2, 5), 20
 
@@ -69,19 +69,19 @@ def honest(z: Array, y: Array) -> dict[str, float]:
     ways = int(y.max()) + 1
     for seed in range(SPLITS):
         support, query = draw(y, 5, 1000 + seed)
-        judged = by_head("ridge", z[support], y[support], ways, z[query])
-        told = has_others(y[support])
-        estimate = accuracy(judged.left_out[told].argmax(-1) == y[support][told])
-        truth = accuracy(judged.query.argmax(-1) == y[query])
+        head, left_out = fit("ridge", z[support], y[support], ways)
+        scores, told = head.scores(z[query]), has_others(y[support])
+        estimate = accuracy(left_out[told].argmax(-1) == y[support][told])
+        truth = accuracy(scores.argmax(-1) == y[query])
         assert estimate is not None
         assert truth is not None
-        scale = scale_of(judged.left_out, y[support])
-        before, after = (calibration_error(softmax(s * judged.query), y[query]) for s in (1.0, scale))
+        scale = scale_of(left_out, y[support])
+        before, after = (calibration_error(softmax(s * scores), y[query]) for s in (1.0, scale))
         stranger = seed % ways
         own = support[y[support] != stranger]
         label = y[own] - (y[own] > stranger)
-        open_set = by_head("ridge", z[own], label, ways - 1, z[query])
-        top = softmax(scale_of(open_set.left_out, label) * open_set.query).max(-1)
+        head, left_out = fit("ridge", z[own], label, ways - 1)
+        top = softmax(scale_of(left_out, label) * head.scores(z[query])).max(-1)
         rows.append((estimate.value, truth.value, float(estimate.low <= truth.value <= estimate.high), before, after,
                      auroc(top[y[query] != stranger], top[y[query] == stranger])))  # fmt: skip
     names = ("estimate", "truth", "covered", "calibration_error_before", "calibration_error", "auroc")

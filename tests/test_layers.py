@@ -18,11 +18,12 @@ LAYERS = (
     ("sampler", "algorithms", "loggers", "run_folder"),
     ("outer_step", "embedded", "identity", "episode_file", "feature_heads"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks", "prediction"),
+    ("fitted",),
     ("features", "with_head"),
     ("own_pictures",),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier", "changes"),
-    ("plan", "adapted"),
+    ("plan", "adapted", "exported"),
     ("prepare",),
     ("experiment",),  # ... to here
     ("report",),

@@ -3,10 +3,11 @@
 import io
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fewshot.decoding import decode
-from fewshot.views import Size, pixels_hash, views
+from fewshot.views import pixels_hash, side_for, squeezed, views
 
 
 def encoded(picture: Image.Image, kind: str) -> bytes:
@@ -27,15 +28,20 @@ def test_the_hash_is_of_the_pixels() -> None:
     assert pixels_hash(one) != pixels_hash(one.transpose(Image.Transpose.ROTATE_90))
 
 
-def test_views_are_centre_and_whole_and_both_mirrored() -> None:
-    """The middle 20 x 20 of 40 x 20 is half and half, and so is the whole; the outer quarters are in the whole only."""
-    picture = halves()
-    picture.paste((0, 255, 0), (0, 0, 10, 20))
-    shown = views(picture, Size(crop=20, resize=20), "bilinear")
-    assert shown.shape == (4, 3, 20, 20)
-    assert shown.dtype == np.uint8
-    assert np.array_equal(shown[1], shown[0][..., ::-1])
-    assert np.array_equal(shown[3], shown[2][..., ::-1])
-    assert shown[0, :, 10, 1].tolist() == [200, 30, 30]
-    assert shown[2, :, 10, 1].tolist() == [0, 255, 0]
-    assert views(Image.new("RGB", (1, 1)), Size(crop=20, resize=23), "bicubic").shape == (4, 3, 20, 20)
+def test_all_of_a_picture_is_in_the_square() -> None:
+    square = squeezed(halves(), 36, "bilinear")
+    assert (square.shape, square.dtype) == ((3, 36, 36), np.uint8)
+    assert square[:, 18, 2].tolist() == [200, 30, 30]
+    assert square[:, 18, 33].tolist() == [30, 30, 200]
+    assert squeezed(Image.new("RGB", (1, 1)), 36, "bicubic").shape == (3, 36, 36)
+
+
+def test_views_are_the_whole_and_its_corners_and_these_mirrored() -> None:
+    assert side_for(224) == 288
+    x = torch.arange(2 * 3 * 9 * 9.0).view(2, 3, 9, 9)
+    shown = views(x, 7)
+    assert shown.shape == (2, 10, 3, 7, 7)
+    for view, (top, left) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)], 1):
+        assert torch.equal(shown[:, view], x[..., top : top + 7, left : left + 7])
+    torch.testing.assert_close(shown[:, 0].mean((2, 3)), x.mean((2, 3)))
+    assert torch.equal(shown[:, 5:], shown[:, :5].flip(-1))

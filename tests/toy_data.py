@@ -1,10 +1,22 @@
 """Data that a test can learn from, made in no time."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from fewshot.datasets.base import ImageSet
+
+COLOURS = {"animals/cat": (200, 40, 40), "dog": (40, 200, 40), "fish": (40, 40, 200)}
+TINY_NETWORK = (
+    "backbone=timm",
+    "backbone.model=test_convnext",
+    "backbone.weights=none",
+    "backbone.size=32",
+    "threads=1",
+)
 
 # The least that result.json holds.
 RESULT: dict[str, Any] = {
@@ -50,3 +62,10 @@ def clusters(
     labels = torch.arange(ways)
     y = [labels.repeat_interleave(k).repeat(tasks, 1) for k in (shots, queries)]
     return both[:, :, :shots].flatten(1, 2), y[0], both[:, :, shots:].flatten(1, 2), y[1]
+
+
+def picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    """A colour with noise on it."""
+    noise = np.random.default_rng(seed).integers(-30, 30, (40, 50, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fewshot.backbones.image_input import ImageInput
+from fewshot.backbones.normalized import Normalized
 from fewshot.engine.runtime import pick_device
 from fewshot.errors import InputError
 from fewshot.feature_heads import by_folds, unit
+from fewshot.fitted import OfAlgorithm
+from fewshot.ops.task_network import TaskNetwork
 from fewshot.prediction import Judged
 from fewshot.trained import Trained
 
@@ -29,15 +33,28 @@ class Adapted:
         self.on = self.algorithm.on_features() if self.fixed else self.algorithm
 
     def images(self, picture: Any) -> np.ndarray:
-        """As the run's data set made its images: PIL image -> [1, C, H, W] uint8."""
-        return self.pictures.read([picture]).numpy()
+        """As the run's data set made its images: PIL image -> [C, H, W] uint8."""
+        return self.pictures.read([picture])[0].numpy()
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """How a picture becomes an image, in the words of `exported.py`."""
+        told, (channels, height, width) = self.pictures, self.pictures.image_shape
+        normal = next((m for m in self.algorithm.modules() if isinstance(m, Normalized | ImageInput)), None)
+        mean, std = (getattr(normal, name).flatten().tolist() if normal else None for name in ("mean", "std"))
+        named = {"antialias": "lanczos", "nearest": "nearest", "bicubic": "bicubic"}
+        return {
+            "size": [height, width], "mode": "RGB" if channels == 3 else "L", "resize": told.side, "fit": told.fit,
+            "interpolation": named.get(told.resize or "", "bilinear"), "inverted": told.inverted,
+            "mean": mean, "std": std,
+        }  # fmt: skip
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """[B, 1, C, H, W] uint8 -> [B, 1, D] float32, or as it is where the network adapts to the task."""
+        """[B, C, H, W] uint8 -> [B, 1, D] float32, or as it is, [B, 1, C, H, W], where the network adapts to a task."""
         if not self.fixed:
-            return images
+            return images[:, None]
         with torch.no_grad():
-            return self.algorithm.features(None, self._task(images))[0, :, None].cpu().numpy()
+            return self.algorithm.features(None, self._task(images[:, None]))[0, :, None].cpu().numpy()
 
     def judge(self, support: np.ndarray, y: np.ndarray, ways: int, query: np.ndarray) -> Judged:
         """support [M, 1, ...] and query [P, 1, ...] as `embed` gives them, y [M] in 0..N-1.
@@ -68,6 +85,20 @@ class Adapted:
                 return self.on.adapt(self._task(support[order]), labels, ways=ways)
         except InputError as error:
             raise InputError(f"support has {ways} classes: {error}") from error
+
+    def fitted(self, support: np.ndarray, y: np.ndarray, ways: int) -> nn.Module:
+        """What was learned: [B, C, H, W] float32 in [0, 1] -> scores [B, N]; of MAML, its adapted copy.
+
+        InputError for a transductive algorithm, whose answer for a picture depends on the others.
+        """
+        network = getattr(self.algorithm, "network", None)
+        if self.algorithm.transductive:
+            fix = "; add algorithm.norm_statistics=support" if isinstance(network, TaskNetwork) else ""
+            raise InputError(f"{type(self.algorithm).__name__} judges all queries together and cannot be exported{fix}")
+        state = self.adapt(support, y, ways)
+        if isinstance(network, TaskNetwork):
+            return network.copy_of(state)
+        return OfAlgorithm(self.algorithm, state)
 
     def _scores(self, state: Any, query: np.ndarray) -> np.ndarray:
         size = len(query) if self.algorithm.transductive else QUERIES

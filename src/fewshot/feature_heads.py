@@ -5,7 +5,8 @@
 
     cosine    W_c = unit(mean of class c's x), b = 0             nearest class mean by cosine
     cl2n      the same, centre the mean of all support views     (SimpleShot, arXiv:1911.04623)
-    logistic  multinomial logistic regression, C by folds         (algorithms/logistic_regression.py)
+    logistic  multinomial logistic regression on the mean over a picture's views, C by folds
+                                                                  (algorithms/logistic_regression.py)
     ridge     regression on the labels, in closed form            (algorithms/ridge.py has it for batches of tasks):
         (1)  min_W,b  sum_i w_i |y_i - x_i W - b|^2 + strength |W|^2      y_i one-hot; w_i = 1 / rows of i's class
         (2)  A = rows sqrt(w_i) (x_i - mean_w) = U S V',  e = S^2,  shrink = e / (e + strength)
@@ -57,7 +58,7 @@ def fit(kind: str, features: Array, y: Array, ways: int) -> tuple[Head, Array]:
         return _nearest_mean(kind, features, y, ways), by_folds(
             lambda z, t, q: _nearest_mean(kind, z, t, ways).scores(q), features, y, ways
         )
-    return logistic(unit(features, rooted=True), y, ways)
+    return logistic(unit(features, rooted=True).mean(1), y, ways)
 
 
 def unit(z: Array, *, rooted: bool, centre: Array | float = 0.0) -> Array:
@@ -76,7 +77,7 @@ def _nearest_mean(kind: str, features: Array, y: Array, ways: int) -> Head:
 
 
 def logistic(x: Array, y: Array, ways: int) -> tuple[Head, Array]:
-    """x [M, V, D] of unit length -> the head, and left-out scores [M, N].
+    """x [M, D] -> the head, and left-out scores [M, N].
 
     C is the one of least left-out -log p(y); all folds are fitted with each C at once, as tasks of one batch.
     """
@@ -84,18 +85,15 @@ def logistic(x: Array, y: Array, ways: int) -> tuple[Head, Array]:
 
     from fewshot.algorithms.logistic_regression import fit_logistic, with_ones
 
-    pictures, views, _ = x.shape
-    rows, onehot = x.reshape(pictures * views, -1), np.eye(ways)[y].repeat(views, 0)
-    basis = np.linalg.qr(rows.T)[0]  # [D, R]: the weights lie in the span of the rows
+    basis = np.linalg.qr(x.T)[0]  # [D, R]: the weights lie in the span of the rows
     parts = [np.zeros(0, dtype=int), *folds(y)]  # nothing left out, then each fold
-    stay = np.stack([~np.isin(np.arange(pictures).repeat(views), part) for part in parts])  # [F, M V]
+    stay = np.stack([~np.isin(np.arange(len(y)), part) for part in parts])  # [F, M]
     strengths = torch.tensor(STRENGTHS, dtype=torch.float64).repeat_interleave(len(parts))[:, None, None]
-    tasks = len(strengths)
-    small = torch.from_numpy(rows @ basis).expand(tasks, -1, -1)
-    labels = torch.from_numpy(stay[..., None] * onehot).repeat(len(STRENGTHS), 1, 1)  # [C F, M V, N]
+    small = torch.from_numpy(x @ basis).expand(len(strengths), -1, -1)
+    labels = torch.from_numpy(stay[..., None] * np.eye(ways)[y]).repeat(len(STRENGTHS), 1, 1)  # [C F, M, N]
     weight = fit_logistic(small, labels, strengths)
-    scores = (with_ones(small) @ weight).numpy().reshape(len(STRENGTHS), len(parts), pictures, views, ways).mean(3)
-    left_out = np.zeros((len(STRENGTHS), pictures, ways))
+    scores = (with_ones(small) @ weight).numpy().reshape(len(STRENGTHS), len(parts), len(y), ways)
+    left_out = np.zeros((len(STRENGTHS), len(y), ways))
     for fold, part in enumerate(parts[1:], 1):
         left_out[:, part] = scores[:, fold, part]
     told = np.concatenate(parts)

@@ -20,7 +20,7 @@ from fewshot.errors import InputError
 from fewshot.prediction import Judged
 from fewshot.views import pixels_hash
 
-FORMAT = 2
+FORMAT = 3
 BATCH = 8  # pictures that go through the network at a time
 
 
@@ -28,13 +28,20 @@ class Method(Protocol):
     """How pictures are classified: what is kept of each, and how new ones are judged by labelled ones."""
 
     def images(self, picture: Any) -> np.ndarray:
-        """A PIL image in RGB -> [V, C, S, S] uint8: what the network is shown of it."""
+        """A PIL image in RGB -> [C, S, S] uint8: what the network is shown of it."""
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """[B, V, C, S, S] uint8 -> [B, V, ...], what does not depend on other pictures."""
+        """[B, C, S, S] uint8 -> [B, V, ...] of V views: what does not depend on other pictures."""
 
     def judge(self, support: np.ndarray, y: np.ndarray, ways: int, query: np.ndarray) -> Judged:
         """support [M, V, ...] and query [P, V, ...] as `embed` gives them, y [M] int in 0..N-1."""
+
+    def fitted(self, support: np.ndarray, y: np.ndarray, ways: int) -> Any:
+        """What was learned, as a torch module: [B, C, S, S] float32 in [0, 1] -> scores [B, N]."""
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """How a picture becomes an image, in the words of `exported.py`."""
 
 
 class Known(NamedTuple):

@@ -82,8 +82,7 @@ def predict(
     """
     if unknown is not None and not 0 < unknown < 1:
         raise InputError(f"unknown={unknown} is no share between 0 and 1; 0.05 calls 5 % of known pictures unknown")
-    folder = class_folder(support)
-    asked = _queries(query)
+    folder, asked = class_folder(support), _queries(query)
     known, unreadable = cache.embed([*folder.paths, *asked.paths], progress)
     notes = _unreadable_notes(unreadable, skip)
     own, other = known[: len(folder.paths)], known[len(folder.paths) :]
@@ -101,6 +100,17 @@ def predict(
     judged = cache.method.judge(features, learned.y, len(learned.names), query_features)
     notes += [f"query: {note}" for note in left_out(asked)]
     return _concluded(judged, learned, asked, new, unknown, [*learned.notes, *notes])
+
+
+def learn(
+    support: Path, cache: FeatureCache, *, skip: bool = False, progress: Progress = lambda done, of: None
+) -> tuple[Labelled, np.ndarray]:
+    """The pictures of the class folders in `support`, and what the method keeps of them; errors as for `predict`."""
+    folder = class_folder(support)
+    known, unreadable = cache.embed(folder.paths, progress)
+    notes = _unreadable_notes(unreadable, skip)
+    learned, features = _without_copies(folder, known)
+    return learned._replace(notes=[*learned.notes, *notes]), features
 
 
 def _concluded(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewshot.feature_heads import cross_entropy, fit, unit
+from fewshot.feature_heads import cross_entropy, unit
 
 SCALE = 10.0  # of scores near 0 and 1, where no class has a second picture to calibrate by
 SCALES = np.logspace(-1, 2.5, 141)  # that are tried
@@ -27,12 +27,6 @@ class Judged(NamedTuple):
     left_out: Array  # [M, N] of the support pictures, each judged by what was learned without it
     query: Array  # [P, N]
     near: Array  # [P, K] int the support pictures that are most like each query, the nearest first
-
-
-def by_head(kind: str, support: Array, y: Array, ways: int, query: Array) -> Judged:
-    """By a head of `feature_heads.py` on features, support [M, V, D] and query [P, V, D]."""
-    head, left_out = fit(kind, support, y, ways)
-    return Judged(left_out, head.scores(query), nearest(query, support))
 
 
 def nearest(query: Array, support: Array, most: int = 3) -> Array:

@@ -1,23 +1,23 @@
-"""From a picture file to what a pre-trained network is shown of it. Layer 1.
+"""From a picture to what a pre-trained network is shown of it. Layer 1.
 
-A picture is shown in four views: its centre, the whole of it, and both mirrored. Their scores are averaged, and as
-support pictures they count as copies: docs/pictures.md has what that is worth.
+A picture is squeezed into a square, a little larger than the network's images. Of that it is shown ten views: the
+whole, the four corners, and all of them mirrored. Scores are averaged over the views, and as support pictures they
+count as copies: docs/pictures.md has what that is worth.
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-VIEWS = 4  # centre, whole, and both mirrored
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class Size(NamedTuple):
-    """The centre: the shorter side becomes `resize`, then the middle `crop` x `crop` are cut out."""
-
-    crop: int
-    resize: int
+def side_for(size: int) -> int:
+    """Side of the square for views of `size` pixels: corners overlap and have 7/9 of it, 224 of 288."""
+    return round(size * 9 / 7)
 
 
 def pixels_hash(picture: Image.Image) -> str:
@@ -25,13 +25,19 @@ def pixels_hash(picture: Image.Image) -> str:
     return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
-def views(picture: Image.Image, size: Size, interpolation: str) -> np.ndarray:
-    """RGB -> [4, 3, crop, crop] uint8: centre, centre mirrored, whole, whole mirrored."""
+def squeezed(picture: Image.Image, side: int, interpolation: str) -> np.ndarray:
+    """RGB -> [3, side, side] uint8, the whole picture."""
     method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
-    scale = size.resize / min(picture.size)
-    wide, high = (max(size.crop, round(side * scale)) for side in picture.size)
-    left, top = (wide - size.crop) // 2, (high - size.crop) // 2
-    centre = picture.resize((wide, high), method).crop((left, top, left + size.crop, top + size.crop))
-    whole = picture.resize((size.crop, size.crop), method)
-    shown = np.stack([np.asarray(centre), np.asarray(whole)]).transpose(0, 3, 1, 2)  # [2, 3, S, S]
-    return np.stack([shown, shown[..., ::-1]], 1).reshape(VIEWS, *shown.shape[1:])
+    return np.asarray(picture.resize((side, side), method)).transpose(2, 0, 1)
+
+
+def views(x: "Tensor", size: int) -> "Tensor":
+    """[B, 3, side, side] float -> [B, 10, 3, size, size]: whole, four corners, and these mirrored."""
+    import torch
+
+    # without antialiasing, which ONNX has in another way: 288 to 224 pixels is no large step
+    whole = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+    rest = x.shape[-1] - size
+    corners = [x[..., top : top + size, left : left + size] for top in (0, rest) for left in (0, rest)]
+    shown = torch.stack([whole, *corners], 1)  # [B, 5, 3, size, size]
+    return torch.cat([shown, shown.flip(-1)], 1)

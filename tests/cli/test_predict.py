@@ -7,27 +7,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from rights import ordinary_user
+from toy_data import COLOURS, TINY_NETWORK, picture
 
 from fewshot.cli.predict import main
 from fewshot.errors import InputError
 
-COLOURS = {"animals/cat": (200, 40, 40), "dog": (40, 200, 40), "fish": (40, 40, 200)}
-TINY = ("backbone=timm", "backbone.model=test_convnext", "backbone.weights=none", "backbone.size=32", "threads=1")
-
 NO_PICTURE = "cannot be read: it is no picture"
 BOMB = b"BM" + struct.pack("<IIIIIIHH24x", 0, 0, 54, 40, 60_000, 60_000, 1, 24)  # a header of 60 000 x 60 000 pixels
-
-
-def picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
-    """A colour with noise on it."""
-    noise = np.random.default_rng(seed).integers(-30, 30, (40, 50, 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -48,7 +38,7 @@ def predict(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def run(*words: str, support: str = "support", query: str = "query") -> None:
         torch.manual_seed(0)
-        assert main([f"support={support}", f"query={query}", *TINY, *words]) == 0
+        assert main([f"support={support}", f"query={query}", *TINY_NETWORK, *words]) == 0
 
     return run
 
@@ -90,7 +80,7 @@ def test_the_second_call_needs_no_network(predict: Callable[..., None], monkeypa
 
 def test_where_all_is_known_torch_is_not_imported(predict: Callable[..., None], pictures: Path) -> None:
     predict()
-    words = ["support=support", "query=query", *TINY, "out=a.csv", "html=a.html"]
+    words = ["support=support", "query=query", *TINY_NETWORK, "out=a.csv", "html=a.html"]
     check = "import sys; from fewshot.cli.predict import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check, *words], check=True, cwd=pictures, capture_output=True)
 
@@ -174,7 +164,7 @@ def test_bad_input_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch, 
     picture(pictures / "one" / "dog" / "0.png", (1, 2, 3), 0)
     for name in ("dog", "ship"):
         picture(pictures / "more" / name / "0.png", (1, 2, 3), 0)
-    own = [] if any(word.startswith("backbone") for word in words) else TINY
+    own = [] if any(word.startswith("backbone") for word in words) else TINY_NETWORK
     with pytest.raises(InputError, match=message) as raised:
         main([*words, *own])
     assert raised.value.exit_code == 2

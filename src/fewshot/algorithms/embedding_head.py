@@ -4,7 +4,8 @@
                     the targets are 1 - e + e/classes for y and e/classes for the others (arXiv:1512.00567)
     a task     (2)  classify(z_support, onehot, z_query) -> logits, f frozen; all queries of the task at once
 
-A method defines `classify`. All of them are trained alike: one trained run can be evaluated with any of them.
+A method defines `classify`, or, where it is linear, `fit`. All of them are trained alike: one trained run can be
+evaluated with any of them.
 
 Shapes: embeddings [T, N*K, D] and [T, N*Q, D], onehot [T, N*K, N], logits [T, N*Q, N].
 """
@@ -95,6 +96,38 @@ class EmbeddingHead(Algorithm):
         seen = {"mean_over_batches": int(self.batches)} if self.subtracts_mean else {}
         assumed = {"assumes_of_queries": self.assumes} if self.transductive else {}
         return {"norm_statistics": "running"} | seen | assumed
+
+
+class Linear(NamedTuple):
+    """Linear classifiers of T tasks."""
+
+    weight: Tensor  # [T, D, N]
+    bias: Tensor  # [T, 1, N]
+
+
+class LinearHead(EmbeddingHead):
+    """Heads whose logits are linear in x = transformed(z): fitted by `adapt`, whatever the queries.
+
+    Subclasses define `transformed` and `fit`.
+    """
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
+        support = super().adapt(support_x, support_y, ways=ways)
+        with full_precision():
+            return self.fit(self.transformed(support.z), support.onehot.double())
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        z = embed(self.backbone, query_x)
+        with full_precision():
+            return (self.transformed(z) @ state.weight + state.bias).to(z.dtype)
+
+    def transformed(self, z: Tensor) -> Tensor:
+        """[T, M, D] -> [T, M, D] float64."""
+        raise NotImplementedError
+
+    def fit(self, x: Tensor, onehot: Tensor) -> Linear:
+        """x [T, M, D], onehot [T, M, N], both float64."""
+        raise NotImplementedError
 
 
 def prototypes(support: Tensor, onehot: Tensor) -> Tensor:

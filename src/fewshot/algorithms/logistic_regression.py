@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import normalize
 
-from fewshot.algorithms.embedding_head import EmbeddingHead
+from fewshot.algorithms.embedding_head import Linear, LinearHead
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
 
@@ -23,7 +23,7 @@ NEWTON_STEPS, CG_STEPS, HALVINGS = 30, 100, 20
 TOLERANCE = 1e-6  # of the gradient, and of the remainder of a linear system, relative to their first
 
 
-class LogisticRegression(EmbeddingHead):
+class LogisticRegression(LinearHead):
     fixed_features = True
 
     def __init__(
@@ -34,9 +34,12 @@ class LogisticRegression(EmbeddingHead):
             raise InputError(f"algorithm.C={C} is not above 0; it is the weight of the data against |W|^2")
         self.C = C
 
-    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
-        x, q = (normalize(z.double(), dim=-1) for z in (support, query))
-        return (with_ones(q) @ fit_logistic(x, onehot.double(), self.C)).to(query.dtype)
+    def transformed(self, z: Tensor) -> Tensor:
+        return normalize(z.double(), dim=-1)
+
+    def fit(self, x: Tensor, onehot: Tensor) -> Linear:
+        weight = fit_logistic(x, onehot, self.C)
+        return Linear(weight[:, :-1], weight[:, -1:])
 
 
 def with_ones(x: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ Rifkin & Lippert 2007, "Notes on regularized least squares" (MIT-CSAIL-TR-2007-0
     (2)  A = rows sqrt(w_i) (x_i - mean_w) = U S V',  e = S^2,  shrink = e / (e + strength)
          H = U shrink U' + sqrt(w) sqrt(w)' / sum(w)                         the hat matrix: fitted = H y, both weighted
     (3)  y_i - prediction without i = (y_i - fitted_i) / (1 - H_ii)          weighted as in (2), no refitting
-         for images that leave together: (I - H_bb)^-1 (y_b - fitted_b)
-    (4)  the strength of least sum_i w_i |(3)|^2 over a grid, each row left out alone
+    (4)  the strength of least sum_i w_i |(3)|^2 over a grid
 
 The weights make classes with few images count as much as those with many. The root is the power normalisation of
 Perronnin et al. 2010 (ECCV, "Improving the Fisher kernel"): it evens out the few large values of an embedding.
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import normalize
 
-from fewshot.algorithms.embedding_head import EmbeddingHead
+from fewshot.algorithms.embedding_head import Linear, LinearHead
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
 
@@ -35,10 +34,10 @@ class Fit(NamedTuple):
 
     weight: Tensor  # [T, D, N]
     bias: Tensor  # [T, 1, N]
-    left_out: Tensor  # [T, M, N] predictions (3) for the support images, each left out with its copies
+    left_out: Tensor  # [T, M, N] predictions (3) for the support images, each left out alone
 
 
-class Ridge(EmbeddingHead):
+class Ridge(LinearHead):
     fixed_features = True
 
     def __init__(
@@ -56,10 +55,12 @@ class Ridge(EmbeddingHead):
             raise InputError(f"algorithm.scale={scale} is not above 0")
         self.scale, self.square_root = scale, square_root
 
-    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
-        x, q = (unit_length(z.double(), square_root=self.square_root) for z in (support, query))
-        fit = fit_ridge(x, onehot.double())
-        return (self.scale * (q @ fit.weight + fit.bias)).to(query.dtype)
+    def transformed(self, z: Tensor) -> Tensor:
+        return unit_length(z.double(), square_root=self.square_root)
+
+    def fit(self, x: Tensor, onehot: Tensor) -> Linear:
+        fit = fit_ridge(x, onehot)
+        return Linear(self.scale * fit.weight, self.scale * fit.bias)
 
 
 def unit_length(z: Tensor, *, square_root: bool) -> Tensor:
@@ -67,11 +68,8 @@ def unit_length(z: Tensor, *, square_root: bool) -> Tensor:
     return normalize(z.sign() * z.abs().sqrt() if square_root else z, dim=-1)
 
 
-def fit_ridge(x: Tensor, onehot: Tensor, *, copies: int = 1) -> Fit:
-    """x [T, M, D], onehot [T, M, N] -> the solution of (1); in float64.
-
-    copies: so many rows in succession show the same image; they leave together in `left_out`.
-    """
+def fit_ridge(x: Tensor, onehot: Tensor) -> Fit:
+    """x [T, M, D], onehot [T, M, N] -> the solution of (1); in float64."""
     w = (onehot / onehot.sum(1, keepdim=True)).sum(-1, keepdim=True)  # [T, M, 1]
     total, root = w.sum(1, keepdim=True), w.sqrt()
     mean_x, mean_y = ((w * v).sum(1, keepdim=True) / total for v in (x, onehot))
@@ -80,10 +78,10 @@ def fit_ridge(x: Tensor, onehot: Tensor, *, copies: int = 1) -> Fit:
     uy = u.mT @ y  # [T, R, N]
     basis = (root / total.sqrt(), u)
     grid = e.new_tensor(GRID)[:, None, None] * a.square().sum(-1).mean(1).clamp(min=1e-12)[:, None]  # [G, T, 1]
-    errors = torch.stack([_without(1, basis, e / (e + s), uy, y).square().sum((1, 2)) for s in grid])  # [G, T]
+    errors = torch.stack([_without(basis, e / (e + s), uy, y).square().sum((1, 2)) for s in grid])  # [G, T]
     strength = grid[errors.argmin(0), torch.arange(len(x), device=x.device)]  # (4)  [T, 1]
     weight = a.mT @ (u @ (uy / (e + strength)[..., None]))  # V S / (e + strength) U' y
-    left_out = onehot - _without(copies, basis, e / (e + strength), uy, y) / root
+    left_out = onehot - _without(basis, e / (e + strength), uy, y) / root
     return Fit(weight, mean_y - mean_x @ weight, left_out)
 
 
@@ -98,11 +96,9 @@ def left_singular(a: Tensor) -> tuple[Tensor, Tensor]:
     return (a @ v) * torch.where(small, 0, e).clamp(min=torch.finfo(e.dtype).tiny).rsqrt()[:, None] * ~small[:, None], e
 
 
-def _without(copies: int, basis: tuple[Tensor, Tensor], shrink: Tensor, uy: Tensor, y: Tensor) -> Tensor:
-    """(3): the weighted residual [T, M, N] of each row, left out with its copies."""
-    root, u = (v.unflatten(1, (-1, copies)) for v in basis)  # [T, M/copies, copies, 1], [T, M/copies, copies, R]
-    shrunk = u * shrink[:, None, None]
-    hat = shrunk @ u.mT + root @ root.mT  # [T, M/copies, copies, copies]
-    residual = y.unflatten(1, u.shape[1:3]) - shrunk @ uy[:, None]
-    rest = torch.eye(copies, dtype=hat.dtype, device=hat.device) - hat
-    return torch.linalg.solve(rest, residual).flatten(1, 2)
+def _without(basis: tuple[Tensor, Tensor], shrink: Tensor, uy: Tensor, y: Tensor) -> Tensor:
+    """(3): the weighted residual [T, M, N] of each row, left out alone."""
+    root, u = basis
+    shrunk = u * shrink[:, None]
+    hat = (shrunk * u).sum(-1, keepdim=True) + root.square()  # [T, M, 1]
+    return (y - shrunk @ uy) / (1 - hat)

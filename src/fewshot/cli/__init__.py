@@ -13,6 +13,7 @@ VERBS = {
     "train": "learn, test once, and leave a complete record",
     "evaluate": "test a trained run again: other ways, shots, split, data (run=FOLDER)",
     "predict": "own pictures: label those in one folder by the few in another (support=DIR query=DIR)",
+    "export": "a classifier for a few classes as one file, ONNX or torch.export (support=DIR out=FILE.onnx)",
     "report": "tables, curves and pictures of run folders (--html FILE), two runs in pairs",
     "data": "list, prepare, verify, or show a data set",
     "check": "machine, data, and the meta-gradient of the configured model",

@@ -9,6 +9,7 @@ norm_statistics: what batch norm normalises with while a task adapts, and when i
     running  as `batch` in training; at validation and test the running averages over the queries of training
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -54,6 +55,17 @@ class TaskNetwork:
 
         with self.statistics(adapting=True):
             return map_tasks(of_one_task, params, self.shapes, x, y)
+
+    def copy_of(self, params: Params) -> nn.Sequential:
+        """The first task's network as plain modules, [M, C, H, W] -> [M, N]; not where statistics are the batch's."""
+        own = {name: (p[0] if p.ndim > len(self.shapes[name]) else p).detach() for name, p in params.items()}
+        backbone, weight = copy.deepcopy(self.backbone), own["head.weight"]
+        backbone.load_state_dict(
+            {n.removeprefix("backbone."): p for n, p in own.items() if n.startswith("backbone.")}, strict=False
+        )
+        head = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+        head.load_state_dict({"weight": weight, "bias": own["head.bias"]})
+        return nn.Sequential(backbone, head).eval()
 
     def with_support_statistics(self, params: Params, support_x: Tensor) -> Params:
         """With norm_statistics=support: the parameters, together with the statistics of the support set."""

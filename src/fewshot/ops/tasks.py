@@ -42,7 +42,7 @@ def check_embeddings(backbone: nn.Module, z: Any, x: Tensor) -> None:
         not isinstance(z, Tensor)
         or not z.is_floating_point()
         or z.ndim < 2
-        or len(z) != len(x)
+        or z.shape[0] != x.shape[0]  # no len(): torch.export would take it for a constant
         or (z.ndim == 2 and z.shape[1] != (width or z.shape[1]))
     ):
         raise InputError(

@@ -1,0 +1,51 @@
+"""`fewshot export support=DIR out=FILE.onnx`: a classifier for own pictures as one file. Layer 6."""
+
+from pathlib import Path
+
+from fewshot.cli.own_pictures import OF_BOTH, Words, feature_cache, progress
+from fewshot.cli.words import writing
+
+HELP = f"""fewshot export support=DIR out=FILE [run=RUN] [KEY=VALUE ...]: a classifier that runs without fewshot
+
+  out=FILE         FILE.onnx (ONNX) or FILE.pt2 (torch.export); it is run on the support pictures at once
+{OF_BOTH}"""
+
+
+def main(argv: list[str]) -> int:
+    if {"-h", "--help"} & set(argv):
+        print(HELP, end="")
+        return 0
+    words = Words("export", argv, {"out": None}, {"support": "DIR", "out": "FILE.onnx"})
+    path, words.keys["device"] = Path(words.keys["out"]), "cpu"
+
+    import numpy as np
+
+    from fewshot import __version__, exported
+    from fewshot.decoding import decode, read
+    from fewshot.own_pictures import learn
+    from fewshot.prediction import accuracy, has_others, scale_of, softmax
+
+    exported.check_ending(path)
+    cache = feature_cache(words)
+    method = cache.method
+    learned, features = learn(Path(words.keys["support"]), cache, skip=words.keys["unreadable"] == "skip",
+                              progress=progress)  # fmt: skip
+    ways = len(learned.names)
+    judged = method.judge(features, learned.y, ways, features)
+    scale, rules = scale_of(judged.left_out, learned.y), dict(method.rules)
+    inverted = rules.pop("inverted")
+    images = [method.images(decode(read(path), str(path))).transpose(1, 2, 0) for path in learned.paths]
+    pictures = np.ascontiguousarray(255 - np.stack(images) if inverted else np.stack(images))
+    model = exported.Exported(method.fitted(features, learned.y, ways), scale=scale, inverted=inverted)
+    metadata = {"classes": learned.names, **rules, "temperature": 1 / scale, "fewshot": __version__}
+    with writing(path):
+        exported.write(path, model, pictures[:2], metadata)
+    found = exported.checked(path, pictures, softmax(scale * judged.query))
+    for note in learned.notes:
+        print(note)
+    told = has_others(learned.y)
+    if expected := accuracy(judged.left_out[told].argmax(-1) == learned.y[told]):
+        print(f"expected accuracy: {expected}, each support picture judged by the others")
+    print(f"{path}: {ways} classes, {found.megabytes:.1f} MB, {1000 * found.seconds:.1f} ms a picture")
+    print(f"largest difference to fewshot's probabilities, {len(pictures)} support pictures: {found.difference:.1g}")
+    return 0
