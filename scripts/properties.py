@@ -12,6 +12,7 @@ import collections
 import functools
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,22 @@ class Measured:
         @functools.wraps(compare)
         def noted(actual: Any, expected: Any, *rest: Any, **options: Any) -> None:
             compare(actual, expected, *rest, **options)
-            a, b = (np.asarray(torch.as_tensor(v).detach().cpu().double()) for v in (actual, expected))
-            if b.size and np.isfinite(b).all():
+            a, b = numbers(actual), numbers(expected)
+            if a.shape == b.shape and b.size and np.isfinite(b).all():
                 difference = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
                 self.largest[self.file] = max(self.largest[self.file], difference)
 
         return noted
+
+
+def numbers(value: Any) -> np.ndarray:
+    """All numbers of tensors, arrays, and what holds such, in one row."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return np.concatenate([np.empty(0), *map(numbers, value)])
+    tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else torch.from_numpy(np.asarray(value))
+    return tensor.double().flatten().numpy()
 
 
 def measured_differences() -> Differences:
