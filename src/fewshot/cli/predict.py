@@ -2,13 +2,15 @@
 
 import csv
 import glob
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.cli.own_pictures import OF_BOTH, Words, feature_cache, progress
-from fewshot.cli.words import writing
+from fewshot.cli.words import write, writing
 from fewshot.errors import InputError
+from fewshot.text import csv_cell
 
 if TYPE_CHECKING:
     from fewshot.own_pictures import Prediction
@@ -49,8 +51,7 @@ def main(argv: list[str]) -> int:
         from fewshot.report.predicted import page
 
         content = page(found)
-        with writing(path := Path(keys["html"])):
-            path.write_text(content, encoding="utf-8")
+        write(path := Path(keys["html"]), content)
         print(f"page: {path} ({len(content) / 1e6:.1f} MB)")
     return 0
 
@@ -106,12 +107,14 @@ def _print(found: "Prediction") -> None:
 
 def _write_csv(found: "Prediction", path: Path) -> None:
     truth = ["true"] if found.truth else []
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "label", "probability", "runner_up", *truth, *found.support.names])
-        for i, query in enumerate(found.query):
-            p = found.probabilities[i]
-            true = [found.truth[i]] if found.truth else []
-            numbers = [f"{v:.6f}" for v in p]
-            rows.writerow([os.fspath(query), found.label(i), max(numbers), found.runner_up(i), *true, *numbers])
+    file = io.StringIO()
+    rows = csv.writer(file)
+    rows.writerow(map(csv_cell, ["path", "label", "probability", "runner_up", *truth, *found.support.names]))
+    for i, query in enumerate(found.query):
+        p = found.probabilities[i]
+        true = [found.truth[i]] if found.truth else []
+        numbers = [f"{v:.6f}" for v in p]
+        named = [os.fspath(query), found.label(i), max(numbers), found.runner_up(i), *true]
+        rows.writerow([*map(csv_cell, named), *numbers])
+    write(path, file.getvalue())
     print(f"{len(found.query)} rows in {path}")
