@@ -11,6 +11,8 @@ import torch
 from command_line import QUIET, episodes, only, refusal, result, succeed
 
 from fewshot import checkpoint
+from fewshot.cli import stages
+from fewshot.cli.compose import compose
 from fewshot.run_folder import RunFolder
 
 PRESET = """# @package _global_
@@ -228,3 +230,8 @@ def test_weights_remember_what_their_own_start_was_trained_on(tmp_path: Path, tr
     run = only(tmp_path / "outputs" / "train")
     ours, theirs = ((RunFolder(path).classes or {})["train"] for path in (run, trained))
     assert set(ours) >= set(theirs)
+
+
+def test_the_first_stage_finds_its_files_where_the_second_does() -> None:
+    two = compose("config", ["experiment=meta_baseline/mini_imagenet_resnet12_512_5w1s", "dataset.root=/somewhere"])
+    assert stages.compose_preset(two.config).config["dataset"] == two.config["dataset"]

@@ -44,6 +44,9 @@ def compose_preset(config: Mapping[str, Any]) -> Composed:
     shared = [override(key, config[key]) for key in SHARED]
     preset = compose("config", [f"experiment={named_preset(config)}", *shared], config_dir_of_job())
     preset.config["logger"] = config["logger"]
+    ours, its = config["dataset"], preset.config["dataset"]
+    if ours["_target_"] == its["_target_"] and "root" in ours:  # where the same files are
+        its["root"] = ours["root"]
     return preset
 
 
