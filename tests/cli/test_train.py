@@ -70,7 +70,7 @@ def test_resume(tmp_path: Path) -> None:
 
     # a finished run is never resumed
     said = refusal("train", *QUIET, f"resume={run}", cwd=tmp_path)
-    assert said.startswith(f"{run} is finished; use fewshot evaluate run={run}")
+    assert said.startswith(f"{run} is finished; trainer.steps=MORE trains it longer, fewshot evaluate run={run}")
     assert refusal("train", *QUIET, "resume=true", cwd=tmp_path).startswith("resume=true, but no unfinished run")
 
     # as a run that was killed after its last checkpoint

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 PATIENCE = 1.0  # seconds until something is shown
-ELSEWHERE = 10.0  # the same for what every run does, where there is no terminal: a log needs no line of each
+ELSEWHERE = 60.0  # the same for what every run does, where there is no terminal: a log needs no line of each
 EVERY = 0.1  # seconds between two states of the bar
 
 
