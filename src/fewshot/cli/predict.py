@@ -73,17 +73,19 @@ def _files(query: str) -> list[Path]:
 def _print(found: "Prediction") -> None:
     from rich.table import Table
 
-    from fewshot.cli.show import print_table
+    from fewshot.cli.show import print_table, print_wrapped
     from fewshot.own_pictures import pictures_per_class
     from fewshot.prediction import advice, mixed_up
 
     order = found.order()
+    folder = os.path.commonpath([path.parent.absolute() for path in found.query])  # not repeated in each row
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, side in (("query", "left"), ("label", "left"), ("%", "right"), ("runner-up", "left"), ("%", "right")):
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
     for i in order[:SHOWN]:
         best = 100 * found.probabilities[i][found.best(i)]
-        row = (str(found.query[i]), found.label(i), f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
+        name = os.path.relpath(found.query[i].absolute(), folder)
+        row = (name, found.label(i), f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     print_table(table)
     if len(order) > SHOWN:
@@ -91,18 +93,21 @@ def _print(found: "Prediction") -> None:
     counts = pictures_per_class(found.support)
     low, high = min(counts.values()), max(counts.values())
     each = f"{low}" if low == high else f"{low} to {high}"
-    print(f"\nlearned from {len(found.support.paths)} pictures of {len(counts)} classes, {each} each")
+    print()
+    print_wrapped(f"learned from {len(found.support.paths)} pictures of {len(counts)} classes, {each} each")
     for note in found.notes:
-        print(note)
+        print_wrapped(note)
     if found.findings.accuracy:
-        print(f"expected accuracy: {found.findings.accuracy}, each support picture judged by the others")
+        print_wrapped(f"expected accuracy: {found.findings.accuracy}, each support picture judged by the others")
     if line := mixed_up(found.findings, found.support.names):
-        print(line)
-    print(advice(found.findings, found.support.names))
+        print_wrapped(line)
+    print_wrapped(advice(found.findings, found.support.names))
     if found.unknown is not None:
-        print(f"unknown: {int(found.unknown.sum())} pictures, with less than {100 * (found.threshold or 0):.0f} %")
+        print_wrapped(
+            f"unknown: {int(found.unknown.sum())} pictures, with less than {100 * (found.threshold or 0):.0f} %"
+        )
     if found.accuracy:
-        print(f"true accuracy, by the folders of query: {found.accuracy}")
+        print_wrapped(f"true accuracy, by the folders of query: {found.accuracy}")
 
 
 def _write_csv(found: "Prediction", path: Path) -> None:
