@@ -7,15 +7,15 @@
          are meta-learned and do not move in (1)
     (4)  the outer gradient is of first order in the first `first_order_part` of the training, then of second order
 
-The cosine of the outer rate is the trainer's (`trainer/schedule=cosine`); the mean prediction of the best validation
-checkpoints, with which the paper's numbers are made, is `evaluation.ensemble`. f_{., s} computes both the support loss
-of step s and the query loss after it. More steps at test than in training use the last step's rates and batch norm.
+The cosine of the outer rate is the trainer's (`trainer/schedule=cosine`). f_{., s} computes both the support loss of
+step s and the query loss after it. More steps at test than in training use the last step's rates and batch norm.
 
 Shapes as in maml.py; a parameter or statistic of batch norm over C channels is [S, C]. Transductive where
 `norm_statistics` is batch, as the authors' code has it: its running statistics are kept but never used.
 
-Differences from the paper: the loss weights fall with every update, not every 500, and to 0, not to 0.03/S just before
-the end; (4) chooses between gradients whose second order is computed in either case, so it saves no time.
+Differences from the paper: one checkpoint is tested, not the mean prediction of the five best; the loss weights fall with
+every update, not every 500, and to 0, not to 0.03/S just before the end; (4) chooses between gradients whose second
+order is computed in either case, so it saves no time.
 """
 
 import torch
