@@ -31,7 +31,9 @@ def test_train_is_what_the_command_does(
     assert (run.path.parent.name, capsys.readouterr().err) == ("maml_glyphs_5w1s", "")
     for key in ("test", "val", "baselines", "protocol", "backbone", "train", "identity"):
         assert run.result[key] == result(trained)[key], key
-    assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png", "episode.png", "embedding.png"}
+    assert {path.name for path in (run.path / "figures").iterdir()} == {
+        "curves.png", "episode.png", "embedding.png", "inner_steps.png",
+    }  # fmt: skip
     assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]
     assert run.config["algorithm"]["inner_lr"] == 0.4
 

@@ -28,10 +28,11 @@ def test_bash(tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "train" / "maml" / "1"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(
-        "seed: 0\nalgorithm: {inner_lr: 0.4}\ndataset: {size: 28}\nlogger: {}\nresume: auto\n"
+        "ways: 5\nshots: 1\nqueries: 5\nseed: 0\nalgorithm: {_target_: a.B, inner_lr: 0.4}\nbackbone: {_target_: a.C}\n"
+        "dataset: {_target_: a.D, size: 28}\nlogger: {}\nresume: auto\n"
     )
     expected = {
-        "fewshot ": "train evaluate predict report data check",
+        "fewshot ": "train evaluate predict export report data check",
         "fewshot tr": "train",
         "fewshot train algorithm=": " ".join(f"algorithm={file.stem}" for file in sorted(ALGORITHMS.glob("*.yaml"))),
         "fewshot train algorithm=proton": "algorithm=protonet",

@@ -55,7 +55,7 @@ def test_version(tmp_path: Path) -> None:
 
 def test_unknown_verb(tmp_path: Path) -> None:
     assert refusal("tarin", cwd=tmp_path) == "'tarin' is not a verb of fewshot; did you mean 'train'?"
-    assert refusal("x=1", cwd=tmp_path).endswith("verbs are: train, evaluate, predict, report, data, check")
+    assert refusal("x=1", cwd=tmp_path).endswith("verbs are: train, evaluate, predict, export, report, data, check")
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "check"])

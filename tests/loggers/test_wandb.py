@@ -202,7 +202,8 @@ def check_fallback(folder: Path, capfd: pytest.CaptureFixture[str], reason: str)
     assert warning.endswith("; logging offline")
     assert hint.startswith("W&B: offline; to upload: wandb sync ")
     [record] = records(run)
-    assert [own(row["item"]) for row in record["history"]] == [{"step": 10, "train/loss": 0.5}]
+    inner = [{"step": 10, "test/inner_step": k, **mean} for k, mean in enumerate(INNER)]
+    assert [own(row["item"]) for row in record["history"]] == [{"step": 10, "train/loss": 0.5}, *inner]
     assert not [file for file in run.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 

@@ -25,6 +25,7 @@ USAGE = """fewshot: few-shot meta-learning from configs
   fewshot train -m algorithm=maml,protonet shots=1,5        a sweep
   fewshot evaluate run=outputs/train/... shots=5            the same checkpoint under another protocol
   fewshot predict support=DIR query=DIR html=page.html      your own pictures, without training
+  fewshot export support=DIR out=model.onnx                 that classifier for use elsewhere
   fewshot report outputs --html report.html                 what all runs reached, in one page
   fewshot data show omniglot                                look at episodes
 

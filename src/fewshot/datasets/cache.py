@@ -41,8 +41,8 @@ class Prepared(NamedTuple):
     offsets: Tensor
     class_names: list[str]
     groups: list[str]
-    notes: list[str]
-    content: str  # sha256 of the images
+    notes: Sequence[str] = ()
+    content: str | None = None  # sha256 of the images
 
 
 Write = Callable[[Tensor], None]  # takes the next rows, [B, C, H, W] uint8
