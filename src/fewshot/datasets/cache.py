@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
     class_names: list[str]
     groups: list[str]
     notes: Sequence[str] = ()
-    content: str | None = None  # sha256 of the images
+    content: str = ""  # sha256 of the images
 
 
 Write = Callable[[Tensor], None]  # takes the next rows, [B, C, H, W] uint8
