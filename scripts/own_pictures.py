@@ -4,6 +4,8 @@ Each DIR has a folder of pictures for each class. From each class 1, 2 and 5 pic
 are classified. The table says how many are right, with the 95 % interval of the mean over draws. Below it: the
 estimate by leaving out beside the true accuracy, the calibration error, and how well strangers are told (one class
 left out of the support: AUROC of the top probability). docs/results/own_pictures.json has the numbers.
+
+With --fine-tuned DRAWS instead: adapt=all beside adapt=head on the same draws of 5 pictures of each class.
 """
 
 import argparse
@@ -12,9 +14,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fewshot.cli.own_pictures import Words, feature_cache
 from fewshot.feature_heads import HEADS, Array, fit
+from fewshot.features import FeatureCache
 from fewshot.folders import class_folder
 from fewshot.prediction import Z95, accuracy, has_others, scale_of, softmax
 
@@ -25,22 +29,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--json", type=Path, default=Path("docs/results/own_pictures.json"))
+    parser.add_argument("--fine-tuned", type=int, metavar="DRAWS")
     args = parser.parse_args()
+    if args.fine_tuned:
+        for word in args.folders:
+            fine_tuned(*word.partition("=")[::2], draws=args.fine_tuned)
+        return
     found = {}
     for word in args.folders:
         name, _, folder = word.partition("=")
-        z, y = features(Path(folder))
+        z, y, _ = features(Path(folder))
         found[name] = {"heads": {shots: heads(z, y, shots) for shots in SHOTS}, "honest": honest(z, y)}
     args.json.write_text(json.dumps(found, indent=1) + "\n")
     print(tables(found))
 
 
-def features(folder: Path) -> tuple[Array, Array]:
-    """What `fewshot predict` keeps of the pictures, [M, V, D], and their classes [M]."""
+def features(folder: Path, *words: str) -> tuple[Array, Array, FeatureCache]:
+    """What `fewshot predict` keeps of the pictures, [M, V, ...], their classes [M], and the method in its cache."""
     files = class_folder(folder)
     names = sorted(set(files.labels))
-    known = feature_cache(Words("predict", [f"support={folder}"], {}, {})).embed(files.paths)[0]
-    return np.stack([k.features for k in known if k]), np.array([names.index(label) for label in files.labels])
+    cache = feature_cache(Words("predict", [f"support={folder}", *words], {}, {}))
+    kept = np.stack([k.features for k in cache.embed(files.paths)[0] if k])
+    return kept, np.array([names.index(label) for label in files.labels]), cache
 
 
 def draw(y: Array, shots: int, seed: int) -> tuple[Array, Array]:
@@ -86,6 +96,24 @@ def honest(z: Array, y: Array) -> dict[str, float]:
                      auroc(top[y[query] != stranger], top[y[query] == stranger])))  # fmt: skip
     names = ("estimate", "truth", "covered", "calibration_error_before", "calibration_error", "auroc")
     return dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+
+
+def fine_tuned(name: str, folder: str, *, draws: int) -> None:
+    """Each draw on a line: percent right of both; then the mean difference with its interval."""
+    z, y, _ = features(Path(folder))
+    x, _, tuning = features(Path(folder), "adapt=all")
+    ways, differences = int(y.max()) + 1, []
+    for seed in range(draws):
+        support, query = draw(y, 5, seed)
+        head, _ = fit("ridge", z[support], y[support], ways)
+        model = tuning.method.fitted(x[support], y[support], ways)
+        with torch.no_grad():
+            tuned = torch.cat([model(torch.from_numpy(x[i]).float() / 255) for i in query])
+        before, after = (100 * (s.argmax(-1) == y[query]).mean() for s in (head.scores(z[query]), tuned.numpy()))
+        differences.append(after - before)
+        print(f"{name}, draw {seed}: head {before:.1f}, all {after:.1f}", flush=True)
+    half = Z95 * np.std(differences, ddof=1) / math.sqrt(draws) if draws > 1 else math.nan
+    print(f"{name}: adapt=all is better by {np.mean(differences):.1f} ± {half:.1f} points", flush=True)
 
 
 def calibration_error(p: Array, y: Array, bins: int = 10) -> float:

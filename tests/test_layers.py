@@ -20,7 +20,7 @@ LAYERS = (
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks", "prediction"),
     ("fitted",),
     ("features", "with_head"),
-    ("own_pictures",),
+    ("own_pictures", "fine_tuned"),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "record", "classifier", "changes"),
     ("plan", "adapted", "exported"),

@@ -102,24 +102,27 @@ def logistic(x: Array, y: Array, ways: int) -> tuple[Head, Array]:
     return Head(basis @ found[:-1], found[-1], np.zeros(len(basis)), True), left_out[best]
 
 
-def by_folds(judge: Callable[[Array, Array, Array], Array], support: Array, y: Array, ways: int) -> Array:
+def by_folds(
+    judge: Callable[[Array, Array, Array], Array], support: Array, y: Array, ways: int, most: int = FOLDS
+) -> Array:
     """Scores [M, N] of the support pictures, each fold judged by the others: judge(support, y, query) -> scores.
 
     A class's only picture is in no fold: its scores are 0.
     """
     scores = np.zeros((len(y), ways))
-    for out in folds(y):
+    for out in folds(y, most):
         stay = np.setdiff1d(np.arange(len(y)), out)
         scores[out] = judge(support[stay], y[stay], support[out])
     return scores
 
 
-def folds(y: Array) -> Iterator[Array]:
-    """Up to 20 sets of pictures that leave together; each alone where there are no more, never a class whole."""
+def folds(y: Array, most: int = FOLDS) -> Iterator[Array]:
+    """Up to `most` (2 or more) sets of pictures that leave together; each alone where there are no more, never a class
+    whole."""
     order = np.argsort(y, kind="stable")
     told = order[np.bincount(y)[y[order]] > 1]
-    for first in range(min(FOLDS, len(told))):
-        yield told[first::FOLDS]
+    for first in range(min(most, len(told))):
+        yield told[first::most]
 
 
 def cross_entropy(scores: Array, y: Array) -> float:

@@ -27,11 +27,20 @@ class HeadOnNetwork(nn.Module):
         for name in ("weight", "bias", "centre"):
             self.register_buffer(name, torch.from_numpy(getattr(head, name)).float())
 
+    @property
+    def head(self) -> Head:
+        """As it is now, in float64."""
+        weight, bias, centre = (t.double().cpu().numpy() for t in (self.weight, self.bias, self.centre))
+        return Head(weight, bias, centre, self.rooted)
+
     def forward(self, x: Tensor) -> Tensor:
-        shown = views(x, self.size)  # [B, V, 3, size, size]
+        return self.of_views(views(x, self.size))
+
+    def of_views(self, shown: Tensor) -> Tensor:
+        """[B, V, 3, size, size] -> scores [B, N]."""
         z = self.network(shown.flatten(0, 1)).unflatten(0, (-1, shown.shape[1])) - self.centre  # [B, V, D]
         if self.rooted:
-            z = z.sign() * z.abs().sqrt()
+            z = z.sign() * z.abs().clamp(min=1e-12).sqrt()  # whose gradient is finite at 0
         return nn.functional.normalize(z, dim=-1).mean(1) @ self.weight + self.bias
 
 

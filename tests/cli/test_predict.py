@@ -102,6 +102,16 @@ def test_what_is_left_out_is_named(predict: Callable[..., None], capsys: pytest.
     assert "6 pictures)" in said
 
 
+def test_fine_tuning_says_how_often_and_shares_no_cache(
+    predict: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict()
+    predict("adapt=all", query="query/dog")
+    said = capsys.readouterr().out
+    assert "adapt=all takes 6 fits: 5 without a part of the pictures, for the expected accuracy, and one" in said
+    assert said.count("expected accuracy: ") == 2
+
+
 def test_unknown_things_are_called_so(predict: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     picture(Path("query") / "ship" / "0.png", (250, 250, 20), 5)
     predict("unknown=0.05", "out=a.csv")
@@ -150,6 +160,8 @@ def test_unreadable_files_are_an_error_or_skipped(
         (["support=support", "query=query", "backbone=conv4"], "backbone=conv4 is not pre-trained; choose"),
         (["support=support", "query=query", "backbone=nothing"], "there is no 'backbone/nothing'"),
         (["support=support", "query=query", "head=svm"], "head=svm is unknown; choose ridge, logistic, cosine or cl2n"),
+        (["support=support", "query=query", "adapt=some"], "adapt=some is unknown; choose head or all"),
+        (["support=support", "query=query", "run=a", "adapt=all"], "adapt=all has no meaning here: run=a adapts as it"),
         (["support=support", "query=query", "checkpoint=best"], "checkpoint=best has no meaning here: it needs run="),
         (
             ["support=support", "query=query", "run=a", "backbone=b"],

@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from fewshot.features import FeatureCache
 
 SHARED: dict[str, Any] = {
     "support": None, "run": None, "checkpoint": None, "trust": "false", "backbone": None, "head": "ridge",
-    "unreadable": "error", "device": "auto", "cache_dir": None, "threads": None,
+    "adapt": "head", "unreadable": "error", "device": "auto", "cache_dir": None, "threads": None,
 }  # fmt: skip
 OF_BOTH = """  support=DIR      a folder with a folder of pictures for each class
   run=RUN          a run folder: its algorithm adapts to the support pictures; also checkpoint=, algorithm.KEY=VALUE
   trust=true       follow whatever code a run names that was not trained here, see docs/security.md
   backbone=NAME    without a run: a pre-trained network (default efficientnet_lite0); its keys: backbone.KEY=VALUE
   head=NAME        without a run, what learns from the network's features: ridge | logistic | cosine | cl2n
+  adapt=head       without a run: head | all; all fine-tunes the last layers of the network, too, which takes minutes
   unreadable=skip  leave unreadable files out, where the first of them is an error otherwise
   device=auto      auto | cpu | cuda | cuda:<index>
   cache_dir=DIR    where features are kept: the same pictures take no time when they come again
@@ -67,6 +68,9 @@ class Words:
                 keys[key] = None if keys.get(key) is None else kind(keys[key])
             except ValueError as error:
                 raise InputError(f"{key}={keys[key]} is not {like}") from error
+        check_choice("adapt", keys["adapt"], ("head", "all"))
+        if keys["run"] and keys["adapt"] == "all":
+            raise InputError(f"adapt=all has no meaning here: run={keys['run']} adapts as it has learned; leave it out")
         other, own = ("backbone", "backbone") if keys["run"] else ("algorithm", "checkpoint")
         if wrong := [w for w in self.deeper if w.startswith(f"{other}.")] + [f"{own}={keys[own]}"] * bool(keys[own]):
             why = f"run={keys['run']} has its own network" if keys["run"] else "it needs run=RUN"
@@ -127,8 +131,13 @@ def _pretrained(words: Words) -> "FeatureCache":
 
     weights = Path(str(node.get("weights")))
     key = dict(node) | ({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()} if weights.is_file() else {})
+    cache_dir = Path(keys["cache_dir"] or config["cache_dir"])
     method = WithHead(make, head=keys["head"], device=keys["device"])
-    return FeatureCache(Path(keys["cache_dir"] or config["cache_dir"]), key, method)
+    if keys["adapt"] == "head":
+        return FeatureCache(cache_dir, key, method)
+    from fewshot.fine_tuned import FineTuned
+
+    return FeatureCache(cache_dir, {**key, "adapt": "all"}, FineTuned(method, progress=fits))
 
 
 def _use_threads(keys: Mapping[str, Any]) -> None:
@@ -144,3 +153,12 @@ def progress(done: int, of: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if done == of else ""
         print(f"\rlooking at {done} of {of} new pictures", end=end, file=sys.stderr, flush=True)
+
+
+def fits(done: int, of: int) -> None:
+    """How often the network is fine-tuned, and in a terminal a line that counts."""
+    if not done:
+        without = f": {of - 1} without a part of the pictures, for the expected accuracy, and one with all" * (of > 1)
+        print(f"adapt=all takes {of} fit{'s' * (of > 1)}{without}", flush=True)
+    if sys.stderr.isatty():
+        print(f"\r{done} of {of} fits done", end="\n" if done == of else "", file=sys.stderr, flush=True)
