@@ -97,7 +97,7 @@ def _of_run(words: Words) -> "FeatureCache":
     run = [override("run", keys["run"]), f"trust={keys['trust']}"]
     offer_run(run)
     config = compose("evaluate", [*run, *words.deeper], words.config_dir).config
-    _use_threads(keys)
+    _use_machine(keys)
     folder = RunFolder(Path(keys["run"]))
     trained = restore(folder, keys["checkpoint"], config, trust=config["trust"])
     method = Adapted(trained, device=keys["device"])
@@ -121,7 +121,7 @@ def _pretrained(words: Words) -> "FeatureCache":
     def make() -> Any:
         from fewshot.assemble import make_backbone
 
-        _use_threads(keys)
+        _use_machine(keys)
         network = make_backbone(config, {"image_shape": [3, 224, 224]}, seed=0)
         if not hasattr(network, "input"):
             raise InputError(
@@ -140,11 +140,12 @@ def _pretrained(words: Words) -> "FeatureCache":
     return FeatureCache(cache_dir, {**key, "adapt": "all"}, FineTuned(method, progress=fits))
 
 
-def _use_threads(keys: Mapping[str, Any]) -> None:
+def _use_machine(keys: Mapping[str, Any]) -> None:
     import torch
 
     from fewshot.engine import runtime
 
+    runtime.keep_freed_memory()
     torch.set_num_threads(keys["threads"] or runtime.threads_per_process(1))
 
 
