@@ -97,7 +97,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def record(run: Path) -> dict[str, Any]:
     """All that a run leaves, without what a clock says."""
     found = result(run)
-    for key in ("timing", "finished", "environment"):
+    for key in ("timing", "finished", "environment", "files", "seal"):  # files: hashes, of metrics.jsonl with its times
         del found[key]
     return {
         "result": found,

@@ -2,7 +2,7 @@
 
 from fewshot.sweep.batch import Batch, last_line
 from fewshot.sweep.jobs import Job
-from fewshot.sweep.remote import Remote
+from fewshot.sweep.remote import JobFailed, Remote
 
 
 class ClusterBatch(Batch):
@@ -31,6 +31,7 @@ class ClusterBatch(Batch):
         """A job has left the queue. reason: `exit code 1`, to which its log's last line is added, or a sentence."""
         code = reason.removeprefix("exit code ")
         if code.isdigit():
-            self.ended(job, exit_code=int(code), reason=f"{reason}: {last_line(self.log(job))}", stopping=stopping)
+            said = last_line(self.log(job)).removeprefix(f"{JobFailed.__module__}.{JobFailed.__name__}: ")
+            self.ended(job, exit_code=int(code), reason=f"{reason}: {said}", stopping=stopping)
         else:
             self.ended(job, exit_code=None, reason=reason, stopping=stopping)

@@ -12,7 +12,7 @@ from fewshot.errors import FewshotError
 
 
 class JobFailed(FewshotError):
-    """The job has ended with another exit code than 0."""
+    """The job has ended with another exit code than 0, and said this last."""
 
 
 class Remote:
@@ -28,6 +28,7 @@ class Remote:
     def __call__(self) -> None:
         """JobFailed for an exit code that is not 0: submitit and Ray see exceptions only."""
         from fewshot.cli.errors import guarded
+        from fewshot.sweep.batch import last_line
         from fewshot.sweep.process import run
 
         os.chdir(self.cwd)
@@ -40,7 +41,7 @@ class Remote:
         code = guarded(lambda: run(self.work, self.cfg.copy()), debug=False)
         if code:
             sys.tracebacklimit = 0  # the log says what is wrong; a trace to this line would only hide it
-            raise JobFailed(f"exit code {code}")
+            raise JobFailed(last_line(self.log).removeprefix("error: ") or f"exit code {code}")
 
     def checkpoint(self) -> Any:
         """What submitit runs when a preempted job is started again: the same job, which resumes from its checkpoint."""
