@@ -28,8 +28,10 @@ def test_bash(tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "train" / "maml" / "1"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(
-        "ways: 5\nshots: 1\nqueries: 5\nseed: 0\nalgorithm: {_target_: a.B, inner_lr: 0.4}\nbackbone: {_target_: a.C}\n"
-        "dataset: {_target_: a.D, size: 28}\nlogger: {}\nresume: auto\n"
+        "ways: 5\nshots: 1\nqueries: 5\nseed: 0\nlogger: {}\nresume: auto\n"
+        "algorithm: {_target_: fewshot.algorithms.maml.MAML, inner_lr: 0.4}\n"
+        "backbone: {_target_: fewshot.backbones.mlp.MLP}\n"
+        "dataset: {_target_: fewshot.datasets.glyphs.Glyphs, size: 28}\n"
     )
     expected = {
         "fewshot ": "train evaluate predict export report data check",
@@ -43,7 +45,7 @@ def test_bash(tmp_path: Path) -> None:
         "fewshot evaluate ": "run=",
         "fewshot evaluate run=out": "run=outputs/",
         "fewshot evaluate run=outputs/train/maml/": "run=outputs/train/maml/1/",
-        "fewshot evaluate run=outputs/train/maml/1 algorithm.": "algorithm.inner_lr=",
+        "fewshot evaluate run=outputs/train/maml/1 algorithm.i": "algorithm.inner_lr=",
         "fewshot train experiment=maml/omniglot_5w5s_": "experiment=maml/omniglot_5w5s_fast",
     }
     path = f"{SCRIPT.parent}:{os.environ['PATH']}"
