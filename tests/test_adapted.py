@@ -1,5 +1,6 @@
 """Own pictures by a run's algorithm: what it learned of the support, and of the support without a picture."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image
 from test_classifier import PICTURES, made, pictures
 
 from fewshot.adapted import Adapted
+from fewshot.errors import InputError
+from fewshot.features import FeatureCache
 
 Y = np.array([2, 0, 2, 0, 1, 1])
 
@@ -57,3 +60,20 @@ def test_a_transductive_algorithm_sees_a_left_out_picture_among_the_queries() ->
     np.testing.assert_allclose(
         judged.left_out[4], method._scores(state, np.concatenate([support[[4]], query]))[0], rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "what"), [("protonet", "makes of pictures is"), ("maml", "the scores of 6 of 6")]
+)
+def test_what_is_not_finite_is_no_answer(algorithm: str, what: str, tmp_path: Path) -> None:
+    method = adapted(algorithm)
+    files = [tmp_path / f"{i}.png" for i in range(6)]
+    for file, pixels in zip(files, pictures(200, 10, 220, 20, 120, 110), strict=True):
+        Image.fromarray(pixels).save(file)
+    for weight in method.algorithm.parameters():
+        weight.data.fill_(float("nan"))
+    cache = FeatureCache(tmp_path, {}, method)
+    with pytest.raises(InputError, match=what):
+        known, _ = cache.embed(files)
+        features = np.stack([one.features for one in known if one])
+        cache.judge(features, Y, 3, features)

@@ -22,6 +22,7 @@ from fewshot.views import pixels_hash
 
 FORMAT = 3
 BATCH = 8  # pictures that go through the network at a time
+OTHER = "take another run, other weights or lower inner rates"
 
 
 class Method(Protocol):
@@ -81,6 +82,14 @@ class FeatureCache:
             progress(done, len(new))
         return [found[d] if isinstance(d, str) else None for d in digests], unreadable
 
+    def judge(self, support: np.ndarray, y: np.ndarray, ways: int, query: np.ndarray) -> Judged:
+        """As `Method.judge`. InputError where a score is not finite, which would otherwise be some class."""
+        judged = self.method.judge(support, y, ways, query)
+        for which, scores in (("support", judged.left_out), ("query", judged.query)):
+            if wrong := int((~np.isfinite(scores).all(-1)).sum()):
+                raise InputError(f"the scores of {wrong} of {len(scores)} {which} pictures are not finite; {OTHER}")
+        return judged
+
     def _compute(self, batch: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Known | InputError]]:
         def look(path: Path) -> tuple[np.ndarray, str] | InputError:
             try:
@@ -95,6 +104,8 @@ class FeatureCache:
         yield from ((d, s) for (d, _), s in zip(batch, seen, strict=True) if isinstance(s, InputError))
         if good:
             features = self.method.embed(np.stack([images for _, (images, _) in good]))
+            if not np.isfinite(features).all():
+                raise InputError(f"what the network makes of pictures is not finite; {OTHER}")
             for (digest, (_, pixels)), one in zip(good, features, strict=True):
                 known = Known(one, pixels)
                 self._store(digest, known)

@@ -97,7 +97,7 @@ def predict(
     if not new.all():
         notes.append(f"query: {int((~new).sum())} of {len(new)} pictures are in support, too; no accuracy counts them")
     query_features = np.stack([one.features for one in shown])
-    judged = cache.method.judge(features, learned.y, len(learned.names), query_features)
+    judged = cache.judge(features, learned.y, len(learned.names), query_features)
     notes += [f"query: {note}" for note in left_out(asked)]
     return _concluded(judged, learned, asked, new, unknown, [*learned.notes, *notes])
 

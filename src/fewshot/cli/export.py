@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     learned, features = learn(Path(words.keys["support"]), cache, skip=words.keys["unreadable"] == "skip",
                               progress=progress)  # fmt: skip
     ways = len(learned.names)
-    judged = method.judge(features, learned.y, ways, features)
+    judged = cache.judge(features, learned.y, ways, features)
     scale, rules = scale_of(judged.left_out, learned.y), dict(method.rules)
     inverted = rules.pop("inverted")
     images = [method.images(decode(read(path), str(path))).transpose(1, 2, 0) for path in learned.paths]
