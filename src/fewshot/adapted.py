@@ -17,7 +17,7 @@ from fewshot.errors import InputError
 from fewshot.feature_heads import by_folds, unit
 from fewshot.fitted import OfAlgorithm
 from fewshot.ops.task_network import TaskNetwork
-from fewshot.prediction import Judged
+from fewshot.prediction import Judged, most_alike
 from fewshot.trained import Trained
 
 QUERIES = 256  # pictures that are classified at a time, where one does not depend on the others
@@ -73,8 +73,7 @@ class Adapted:
         with torch.no_grad():
             state = self.adapt(support, y, ways)
             similar = self._features(state, query) @ self._features(state, support).T
-        near = np.argsort(-similar, axis=1, kind="stable")[:, :3]
-        return Judged(by_folds(scores, support, y, ways), scores(support, y, query), near)
+        return Judged(by_folds(scores, support, y, ways), scores(support, y, query), most_alike(similar))
 
     def adapt(self, support: np.ndarray, y: np.ndarray, ways: int) -> Any:
         """The state of one task."""

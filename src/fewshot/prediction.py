@@ -29,10 +29,15 @@ class Judged(NamedTuple):
     near: Array  # [P, K] int the support pictures that are most like each query, the nearest first
 
 
-def nearest(query: Array, support: Array, most: int = 3) -> Array:
-    """Support pictures most like each query, by cosine, the nearest first: [P, V, D], [M, V, D] -> [P, most]."""
+def nearest(query: Array, support: Array) -> Array:
+    """Support pictures most like each query, by cosine: [P, V, D], [M, V, D] -> [P, K]; see `most_alike`."""
     q, s = (unit(unit(z, rooted=True).mean(1), rooted=False) for z in (query, support))
-    return np.argsort(-(q @ s.T), axis=1, kind="stable")[:, :most]
+    return most_alike(q @ s.T)
+
+
+def most_alike(similar: Array, most: int = 3) -> Array:
+    """Similarities [P, M] -> the columns of the largest `most` in each row, the largest first."""
+    return np.argsort(-similar, axis=1, kind="stable")[:, :most]
 
 
 def softmax(scores: Array) -> Array:
