@@ -73,9 +73,11 @@ def fit_logistic(x: Tensor, onehot: Tensor, C: float | Tensor) -> Tensor:
         gradient = C * x.mT @ (p - onehot) + penalty * w
         size = gradient.square().sum((1, 2))
         first = size if first is None else first
-        if (size <= TOLERANCE**2 * first).all():
+        going = size > TOLERANCE**2 * first
+        if not going.any():
             break
-        step = _conjugate_gradients(x, p, C, penalty, -gradient)
+        # a solved task stays as it is, whatever tasks are beside it
+        step = torch.where(going[:, None, None], _conjugate_gradients(x, p, C, penalty, -gradient), 0)
         for _ in range(HALVINGS):  # of the tasks where (1) would grow
             found = objective(w + step)
             if (better := found <= value).all():
