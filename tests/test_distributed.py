@@ -54,7 +54,7 @@ ENTRY = """
 import json, os, sys
 
 from fewshot.cli import main
-from fewshot.sampler import EpisodeStream
+from fewshot.streams import EpisodeStream
 
 rank, n, signum = json.loads(sys.argv[1])
 plain, calls = EpisodeStream.batch, 0
@@ -202,7 +202,7 @@ def test_one_line_for_all_processes(tmp_path: Path) -> None:
         "import os\n"
         "from fewshot.cli import main\n"
         "from fewshot.errors import FewshotError\n"
-        "from fewshot.sampler import EpisodeStream\n"
+        "from fewshot.streams import EpisodeStream\n"
         "plain = EpisodeStream.batch\n"
         "def batch(stream, k):\n"
         "    if k == 2 and os.environ['RANK'] == '1':\n"

@@ -24,7 +24,8 @@ import json, os, sys, threading, time
 from pathlib import Path
 
 from fewshot.cli import main
-from fewshot.sampler import EpisodeSampler, EpisodeStream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import EpisodeStream
 from fewshot.trainer import Trainer
 
 where, n, signum = json.loads(sys.argv[1])

@@ -14,7 +14,8 @@ from fewshot.datasets.base import ImageSet
 from fewshot.datasets.cache import Prepared
 from fewshot.datasets.turned import ONE_PER_TASK_AND_CLASS, turned_classes, turned_splits
 from fewshot.ops import random
-from fewshot.sampler import EpisodeSampler, EpisodeStream, MinibatchStream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import EpisodeStream, MinibatchStream
 from fewshot.transforms import Shift
 
 SIZES = (9, 30, 12, 11, 10, 20, 9, 13)

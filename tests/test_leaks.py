@@ -18,7 +18,8 @@ from fewshot.construct import construct
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
-from fewshot.sampler import EpisodeSampler, EpisodeStream, MinibatchStream, stream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import EpisodeStream, MinibatchStream, stream
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("FEWSHOT_DATA") or ROOT.parent / "shared" / "data")

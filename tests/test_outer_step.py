@@ -29,7 +29,8 @@ from fewshot.evaluation import evaluate
 from fewshot.ops import tasks
 from fewshot.ops.dropblock import DropBlock
 from fewshot.outer_step import OuterStep
-from fewshot.sampler import EpisodeSampler, stream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import stream
 
 CPU = torch.device("cpu")
 ADAM = functools.partial(torch.optim.Adam, lr=0.01, fused=True)

@@ -13,7 +13,8 @@ from fewshot.datasets.turned import ONE_PER_TASK_AND_CLASS
 from fewshot.episode import Episode, Episodes, Minibatches
 from fewshot.errors import InputError
 from fewshot.ops import random
-from fewshot.sampler import BLOCK, EpisodeSampler, EpisodeStream, MinibatchStream, stream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import BLOCK, EpisodeStream, MinibatchStream, stream
 from fewshot.transforms import CenterCrop, ColorJitter, RandomCrop, RandomHorizontalFlip, Shift, Transform
 
 Make = Callable[..., ImageSet]
@@ -125,7 +126,7 @@ def test_a_training_stream_is_its_samplers_episodes_in_order(
 ) -> None:
     draws = sampler(make_images(UNEQUAL))
     for block in (BLOCK, 3):  # nor on the number of batches whose indices are drawn at once
-        monkeypatch.setattr("fewshot.sampler.BLOCK", block)
+        monkeypatch.setattr("fewshot.streams.BLOCK", block)
         batches = EpisodeStream(draws, tasks=3)
         for k in (0, 1, block - 1, block, 2 * block + 1, 0):  # forwards, over blocks, and back
             assert same(batches.batch(k), draws.sample(3 * k, 3))

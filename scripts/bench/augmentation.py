@@ -17,7 +17,7 @@ from measuring import Row, alone, arguments, measure, report
 from ours import built, noise_images
 
 from fewshot.construct import construct
-from fewshot.sampler import stream
+from fewshot.streams import stream
 from fewshot.transforms import Augment
 
 SIDE = 84

@@ -171,7 +171,7 @@ def trained(quick: bool, device: str) -> Tensor:
 
     from fewshot.algorithms.base import embed
     from fewshot.assemble import load_images
-    from fewshot.sampler import stream
+    from fewshot.streams import stream
 
     ours = built(["algorithm=tim", "backbone=conv4_32", f"device={device}"], classes=805)
     images = load_images(ours.config).on(ours.machine.device)

@@ -126,7 +126,7 @@ def our_data(shape: Shape, precision: str, steps: int, quick: bool) -> float:
     from ours import for_shape, noise_images
 
     from fewshot.assemble import load_images
-    from fewshot.sampler import stream
+    from fewshot.streams import stream
 
     ours, _ = for_shape(shape, "algorithm=protonet", "dataset=omniglot", f"precision={precision}")
     images = noise_images(10, 20, shape.size) if quick else load_images(ours.config)

@@ -105,7 +105,7 @@ def ours(what: str, widths: Sequence[int], device: str, quick: bool) -> tuple[fl
     from ours import built, noise_images
 
     from fewshot.assemble import make_augment
-    from fewshot.sampler import stream
+    from fewshot.streams import stream
 
     words = [
         "algorithm=logistic_regression", f"algorithm.stream.batch_size={BATCH}", "backbone=resnet12", "augment=cifar",

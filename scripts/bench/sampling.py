@@ -36,7 +36,7 @@ def ours(algorithm: str, shape: Shape, images: int | None, quick: bool) -> Row:
     from ours import built, image_set, noise_images, words
 
     from fewshot.assemble import load_images
-    from fewshot.sampler import stream
+    from fewshot.streams import stream
 
     ours = built([f"algorithm={algorithm}", "dataset=omniglot", *words(shape)], size=shape.size)
     with TemporaryDirectory() as folder:

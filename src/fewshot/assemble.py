@@ -17,7 +17,8 @@ from fewshot.engine.machine import Machine
 from fewshot.episode import Stream
 from fewshot.errors import InputError, check_choice, first_line
 from fewshot.loggers.base import Logger
-from fewshot.sampler import BatchStream, EpisodeSampler, stream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import BatchStream, stream
 from fewshot.trainer import Trainer
 from fewshot.transforms import Augment
 

@@ -14,7 +14,8 @@ from fewshot.errors import InputError
 from fewshot.identity import with_content, with_init_weights
 from fewshot.plan import Plan
 from fewshot.run_folder import RunFolder
-from fewshot.sampler import BatchStream, EpisodeSampler
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import BatchStream
 from fewshot.trainer import Trainer
 
 log = logging.getLogger("fewshot")

@@ -1,4 +1,4 @@
-"""From a split to batches: episodes and mini-batches as pure functions of (seed, split, k). Layer 2.
+"""From a split to episodes, as a pure function of (seed, split, k). Layer 2.
 
 A draw is integer arithmetic on small tensors (`ops.random`), a batch is one gather from the image array, one
 conversion to float and the transforms, each for all images at once. Episode k is the same in every batch in
@@ -6,67 +6,20 @@ which it is drawn.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fewshot.datasets.base import ImageSet
-from fewshot.episode import Batch, Episode, Episodes, Minibatch, Minibatches, Stream
+from fewshot.episode import Episode
 from fewshot.errors import InputError
 from fewshot.ops import random
-from fewshot.transforms import Transform, centre, described
+from fewshot.source import Source, pipeline
+from fewshot.transforms import Transform
 
 log = logging.getLogger("fewshot")
-BLOCK = 64  # batches whose indices are drawn at once, so that small tensor operations do not add up
-
-
-class BatchStream(Protocol):
-    """What the trainer draws from: batch k of an endless, addressable stream."""
-
-    def batch(self, k: int) -> Batch: ...
-
-
-class _Source:
-    """The images of one split on one device, ready to gather."""
-
-    def __init__(self, images: ImageSet, split: str, device: torch.device) -> None:
-        self.classes = torch.tensor(list(images.split(split)))
-        self.starts = images.offsets[:-1][self.classes].to(device)
-        sizes = (images.offsets[1:] - images.offsets[:-1])[self.classes]
-        self.sizes, self.count = sizes.to(device), int(sizes.sum())
-        self.pixels = images.images  # on the device already, where they fit (`ImageSet.on`)
-        self.shape, self.device = images.image_shape, device
-
-    def gather(self, rows: Tensor, transforms: Sequence[Transform], keys: Callable[[Transform], Tensor]) -> Tensor:
-        """Image rows [...] -> float32 images [..., C, H, W] in [0, 1].
-
-        keys: the keys [...] with which the images take part in a transform's draws.
-        """
-        flat = self.pixels.index_select(0, rows.flatten().to(self.pixels.device)).to(self.device)
-        x = flat.to(torch.float32).div_(255)
-        for transform in transforms:
-            x = transform(x, keys(transform).flatten())
-        return centre(x, self.shape[1:]).reshape(*rows.shape, *self.shape)
-
-
-def pipeline(images: ImageSet, *more: Iterable[Transform]) -> list[Transform]:
-    """The data set's own transforms and `more`, tried on a black image: what cannot work is the user's error."""
-    transforms = [*images.transforms, *(t for group in more for t in group)]
-    lanes: dict[int, Transform] = {}
-    x = torch.zeros(1, *images.images.shape[1:])
-    for transform in transforms:
-        if (other := lanes.setdefault(transform.lane, transform)) is not transform:
-            raise InputError(f"{transform} would draw what {other} draws; use only one {type(other).__name__}")
-        x = transform(x, torch.zeros(1, dtype=torch.int64))
-    wanted = images.image_shape
-    if x.shape[1] != wanted[0] or x.shape[2] < wanted[1] or x.shape[3] < wanted[2]:
-        raise InputError(
-            f"the transforms {', '.join(described(transforms))} give images of {'x'.join(map(str, x.shape[1:]))} for "
-            f"a model of {'x'.join(map(str, wanted))}; change their sizes, or dataset.size"
-        )
-    return transforms
 
 
 class Drawn(NamedTuple):
@@ -128,7 +81,7 @@ class EpisodeSampler:
         self.transforms = pipeline(images, transforms)
         self.support_transforms = pipeline(images, transforms, support) if support_copies else self.transforms
         self.support_copies = support_copies
-        self.source = _Source(images, split, device or torch.device("cpu"))
+        self.source = Source(images, split, device or torch.device("cpu"))
         self._key = random.key(seed, split, "episodes")
         classes = self.source.classes
         if ways > len(classes):
@@ -252,98 +205,3 @@ class EpisodeSampler:
 
 def _or(instead: str | None) -> str:
     return f", or {instead}" if instead else ""
-
-
-class EpisodeStream:
-    """Batch k of a training run: `tasks` consecutive episodes of a sampler, or one of `parts` equal parts of them.
-
-    Every part draws all indices (some microseconds) and gathers its own images.
-    """
-
-    def __init__(self, sampler: EpisodeSampler, tasks: int, *, part: int = 0, parts: int = 1) -> None:
-        self.sampler, self.tasks = sampler, tasks
-        self._part = _share(tasks, part, parts, "algorithm.stream.tasks")
-        self._block, self._drawn = -1, Drawn(*[torch.empty(0)] * 6)
-
-    def batch(self, k: int) -> Episode:
-        block, within = divmod(k, BLOCK)
-        if block != self._block:
-            self._drawn = self.sampler.draw(block * BLOCK * self.tasks, BLOCK * self.tasks)
-            self._block = block
-        first = within * self.tasks
-        rows = slice(first + self._part.start, first + self._part.stop)
-        return self.sampler.episodes(Drawn(*[t[rows] for t in self._drawn]))
-
-
-class MinibatchStream:
-    """Mini-batches over all images of a split: every epoch is a new permutation, the ragged end is dropped.
-
-    Of `parts` equal parts of each batch this stream gives the one.
-    """
-
-    def __init__(
-        self, images: ImageSet, split: str, *, batch_size: int, seed: int, transforms: Iterable[Transform] = (),
-        device: torch.device | None = None, part: int = 0, parts: int = 1,
-    ) -> None:  # fmt: skip
-        self.transforms = pipeline(images, transforms)
-        self.source = _Source(images, split, device or torch.device("cpu"))
-        sizes = self.source.sizes
-        self._class = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
-        first = sizes.cumsum(0) - sizes
-        within = torch.arange(len(self._class), device=sizes.device) - first[self._class]
-        self._rows = self.source.starts[self._class] + within
-        if not 1 <= batch_size <= len(self._rows):
-            raise InputError(
-                f"batch_size={batch_size} but split '{split}' of '{images.name}' has {len(self._rows)} images; "
-                f"choose 1 to {len(self._rows)}"
-            )
-        self.batch_size, self.per_epoch = batch_size, len(self._rows) // batch_size
-        self._key = random.key(seed, split, "minibatches")
-        self._epoch, self._order = -1, torch.empty(0)
-        self._part = _share(batch_size, part, parts, "algorithm.stream.batch_size")
-
-    def batch(self, k: int) -> Minibatch:
-        epoch, within = divmod(k, self.per_epoch)
-        if epoch != self._epoch:
-            counter = torch.arange(len(self._rows), device=self._rows.device)
-            key = random.mix(self._key, counter.new_full((), epoch))
-            self._order, self._epoch = random.mix(key, counter).argsort(), epoch
-        place = torch.arange(self._part.start, self._part.stop, device=self._rows.device)
-        chosen = self._order[within * self.batch_size + place]
-        key = random.mix(random.mix(self._key, place.new_full((), -k - 1)), place)
-
-        def keys(transform: Transform) -> Tensor:  # in QuarterTurn's lane the key itself: published results drew so
-            return key if transform.lane == -1 else random.mix(key, key.new_full((), -2 - transform.lane))
-
-        return Minibatch(self.source.gather(self._rows[chosen], self.transforms, keys), self._class[chosen])
-
-
-def _share(size: int, part: int, parts: int, key: str) -> slice:
-    """Rows of a batch of `size` that belong to one of `parts` processes."""
-    if size % parts:
-        raise InputError(
-            f"{key}={size} cannot be shared out evenly among {parts} processes; "
-            f"use a multiple of {parts}, or as many processes as divide {size}"
-        )
-    own = size // parts
-    return slice(part * own, (part + 1) * own)
-
-
-def stream(
-    requested: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
-    transforms: Iterable[Transform] = (), part: int = 0, parts: int = 1,
-) -> BatchStream:  # fmt: skip
-    """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it."""
-    if isinstance(requested, Minibatches):
-        return MinibatchStream(
-            images, split, batch_size=requested.batch_size, seed=seed, transforms=transforms, device=device,
-            part=part, parts=parts,
-        )  # fmt: skip
-    assert isinstance(requested, Episodes)
-    if requested.tasks < 1:
-        raise InputError(f"tasks={requested.tasks} is below 1; a step needs at least one episode")
-    sampler = EpisodeSampler(
-        images, split, ways=requested.ways, shots=requested.shots, queries=requested.queries, seed=seed,
-        within_groups=within_groups, transforms=transforms, device=device,
-    )  # fmt: skip
-    return EpisodeStream(sampler, requested.tasks, part=part, parts=parts)

@@ -19,9 +19,9 @@ from fewshot.loggers.base import Logger
 from fewshot.optimizer import make_optimizer
 from fewshot.outer_step import OuterStep
 from fewshot.run_folder import RunFolder
-from fewshot.sampler import BatchStream
 from fewshot.schedules import Schedule
 from fewshot.signals import Stopped, StopSignal
+from fewshot.streams import BatchStream
 
 log = logging.getLogger("fewshot")
 Validate = Callable[[], Mapping[str, float]]  # accuracy, accuracy_ci95, episodes, loss

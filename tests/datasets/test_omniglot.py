@@ -20,7 +20,8 @@ from fewshot.datasets import archive, omniglot
 from fewshot.datasets.base import ImageSet
 from fewshot.datasets.omniglot import Omniglot
 from fewshot.errors import FewshotError, InputError
-from fewshot.sampler import EpisodeSampler, MinibatchStream
+from fewshot.sampler import EpisodeSampler
+from fewshot.streams import MinibatchStream
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FEWSHOT_DATA") or ROOT.parent / "shared" / "data")
