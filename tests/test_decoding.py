@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot.decoding import decode, read
+from fewshot.decoding import decode, decode_reduced, read
 from fewshot.errors import InputError
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
@@ -105,11 +105,29 @@ def test_one_pixel_is_a_picture() -> None:
 )
 def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(at_least: int | None, size: tuple[int, int]) -> None:
     content = encoded(halves().resize((800, 400)), "JPEG", quality=95)
-    picture = decode(content, "x", at_least=at_least)
-    assert picture.size == size
+    picture, extent = decode_reduced(content, "x", channels=3, at_least=at_least)
+    assert picture.size == extent == size
     assert picture.getpixel((5, 5)) == pytest.approx(RED, abs=3)
     assert picture.getpixel((size[0] - 5, 5)) == pytest.approx(BLUE, abs=3)
-    assert decode(encoded(halves()), "x", at_least=5).size == (40, 20)  # PNG has no such thing
+    assert decode_reduced(encoded(halves()), "x", channels=3, at_least=5)[1] == (40, 20)  # PNG has no such thing
+
+
+@pytest.mark.parametrize(
+    ("whole", "orientation", "size", "extent"),
+    [
+        ((801, 402), 1, (101, 51), (100.125, 50.25)),
+        ((800, 400), 6, (50, 100), (50, 100)),  # turned by 90 degrees
+        ((801, 402), 6, (402, 801), (402, 801)),
+    ],
+)
+def test_where_a_reduced_jpeg_ends(
+    whole: tuple[int, int], orientation: int, size: tuple[int, int], extent: tuple[float, float]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(halves().resize(whole), "JPEG", exif=exif)
+    picture, found = decode_reduced(content, "x", channels=3, at_least=30)
+    assert (picture.size, found) == (size, extent)
 
 
 def bomb(side: int) -> bytes:

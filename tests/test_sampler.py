@@ -132,6 +132,33 @@ def test_a_training_stream_is_its_samplers_episodes_in_order(
             assert same(batches.batch(k), draws.sample(3 * k, 3))
 
 
+@pytest.mark.parametrize("requested", [Episodes(tasks=2, ways=3, shots=1, queries=2), Minibatches(batch_size=30)])
+def test_the_rows_of_the_next_batch_are_read_ahead(
+    make_images: Make, monkeypatch: pytest.MonkeyPatch, requested: Episodes | Minibatches
+) -> None:
+    """Of an array that may not stay in memory: over the ends of blocks and epochs, and the batches stay the same."""
+    images = make_images(UNEQUAL)
+    monkeypatch.setattr("fewshot.streams.BLOCK", 2)
+    options: Any = {"seed": 0, "within_groups": False, "device": CPU}
+    usual = stream(requested, images, "train", **options)
+    monkeypatch.setattr("fewshot.engine.read_ahead.LARGE", 1)
+    asked = list[Tensor]()
+    monkeypatch.setattr("fewshot.source.read_ahead", lambda array, rows: asked.append(rows.flatten()))
+    reading = stream(requested, images, "train", **options)
+    for k in range(6):
+        batch, other = reading.batch(k), usual.batch(k)
+        assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+        if k:
+            x = [batch.support_x, batch.query_x] if isinstance(batch, Episode) else [batch.x]
+            assert torch.equal(torch.cat([rows_of(part).flatten() for part in x]), asked[k - 1])
+    assert len(asked) == 6
+    draws = sampler(images)
+    draws.sample(0, 2)
+    after = draws.sample(2, 2)
+    rows = torch.cat([rows_of(after.support_x).flatten(), rows_of(after.query_x).flatten()])
+    assert torch.equal(asked[6], rows)
+
+
 def test_streams_differ_by_seed_and_split(make_images: Make) -> None:
     images = make_images([9] * 10, splits={"train": range(10), "trainval": range(10)})
     draws = [sampler(images, split, seed=seed).sample(0, 20) for split in ("train", "trainval") for seed in (0, 1)]

@@ -4,7 +4,7 @@
 
 --json is a folder here. Some twenty minutes on two cores, which should have nothing else to do. sweep.py is not
 among them: it takes ten minutes of its own and measures the launcher. Nor are preparation.py, augmentation.py and
-cached.py, which measure what a run does beside its steps, and resnet12.py.
+cached.py, which measure what a run does beside its steps, read_ahead.py and resnet12.py.
 """
 
 import importlib

@@ -18,11 +18,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(__doc__, argv)
     machine = alone(args.quick, machine_speed, args.device, args.quick)
     steps: list[tuple[Row, Work]] = [
-        ({"step": "MAML", "network": case.shape.downsampling, "queries": case.shape.queries,
+        ({"step": "MAML", "image": case.shape.image, "network": case.shape.downsampling, "queries": case.shape.queries,
           "inner steps": case.inner_steps, "order": 1 if case.first_order else 2}, maml.count(case))
         for case in maml.cases(args)
     ] + [
-        ({"step": "ProtoNet", "network": "pool", "queries": shape.queries, "shots": shape.shots}, protonet.count(shape))
+        ({"step": "ProtoNet", "image": shape.image, "network": "pool", "queries": shape.queries, "shots": shape.shots},
+         protonet.count(shape))
         for shape in protonet.shapes(args)
     ]  # fmt: skip
     rows: list[Row] = [

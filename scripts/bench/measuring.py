@@ -78,13 +78,14 @@ def measure(
 ) -> Measured:
     """Time and peak memory of `step`: repeated for `seconds`, at least 3 and at most 25 times.
 
+    Three steps go before, in which memory that is kept for reuse finds its places: of large steps these are slower.
     net: its gradients after the first step are kept. Nothing may have been computed before: a process that keeps
     freed memory would count that as idle.
     """
     memory = PeakMemory(device)
-    warm = timed(step, device)
+    timed(step, device)
     first = None if net is None else _gradients(net)
-    for _ in range(0 if quick or warm > seconds / 2 else 2):
+    for _ in range(0 if quick else 2):
         timed(step, device)
     tries: list[tuple[float, float]] = []  # others, seconds
     for _ in range(1 if quick else 2):
@@ -165,14 +166,15 @@ def machine(device: str) -> dict[str, Any]:
     return {"device": describe(torch.device(device)), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
 
 
-def report(name: str, args: argparse.Namespace, rows: Sequence[Row], **more: Any) -> None:
-    """Print the table; write it and where it comes from to --json."""
+def report(name: str, args: argparse.Namespace, rows: Sequence[Row], words: str = "", **more: Any) -> None:
+    """Print the table; write it and where it comes from to --json. words: further ones of the command."""
     from fewshot.engine.durable import replace
 
     flags = [
         " --quick" if args.quick else "",
         " --goals" if args.goals else "",
         f" --device {args.device}" if args.device != "cpu" else "",
+        f" {words}" if words else "",
     ]
     figures = {"bench": name, "command": f"python scripts/bench/{name}.py{''.join(flags)}", **more, "rows": list(rows),
                "date": date.today().isoformat(), "machine": machine(args.device)}  # fmt: skip

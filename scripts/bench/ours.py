@@ -53,7 +53,7 @@ def words(shape: Shape) -> list[str]:
 
 def for_shape(shape: Shape, *more: str) -> tuple[Ours, Episode]:
     """Weights and tasks as the plain side has them."""
-    ours = built([*words(shape), *more], size=shape.size, dtype=shape.dtype)
+    ours = built([*words(shape), *more], size=shape.size, channels=shape.channels, dtype=shape.dtype)
     placed(ours.algorithm, shape)
     classes = torch.arange(shape.ways, device=shape.device).repeat(shape.tasks, 1)
     return ours, Episode(*random_tasks(shape), classes)

@@ -19,15 +19,20 @@ class Shape(NamedTuple):
     shots: int = 1
     queries: int = 1
     size: int = 28
+    channels: int = 1
     filters: int = 64
     dtype: str = "float32"
     device: str = "cpu"
+
+    @property
+    def image(self) -> str:
+        return f"{self.channels}x{self.size}x{self.size}"
 
 
 def conv4(shape: Shape, *, running: bool) -> nn.Sequential:
     """Conv4 of torch.nn layers; running: batch norm keeps running averages."""
     layers: list[nn.Module] = []
-    channels, strided = 1, shape.downsampling == "stride"
+    channels, strided = shape.channels, shape.downsampling == "stride"
     for _ in range(4):
         layers += [
             nn.Conv2d(channels, shape.filters, 3, stride=2 if strided else 1, padding=1),
@@ -40,7 +45,7 @@ def conv4(shape: Shape, *, running: bool) -> nn.Sequential:
 
 def with_head(net: nn.Sequential, shape: Shape) -> nn.Sequential:
     with torch.no_grad():
-        width = net(torch.zeros(2, 1, shape.size, shape.size)).shape[1]
+        width = net(torch.zeros(2, shape.channels, shape.size, shape.size)).shape[1]
     return nn.Sequential(*net, nn.Linear(width, shape.ways))
 
 
@@ -67,11 +72,12 @@ def idle_biases(module: nn.Module) -> set[str]:
 
 
 def random_tasks(shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Noise images [T, N*K, 1, H, W] and labels [T, N*K], the same on each call; then those of the queries."""
+    """Noise images [T, N*K, C, H, W] and labels [T, N*K], the same on each call; then those of the queries."""
     draw = torch.Generator().manual_seed(1)
 
     def images(each: int) -> Tensor:
-        x = torch.rand(shape.tasks, shape.ways * each, 1, shape.size, shape.size, generator=draw, dtype=torch.float64)
+        of_task = (shape.ways * each, shape.channels, shape.size, shape.size)
+        x = torch.rand(shape.tasks, *of_task, generator=draw, dtype=torch.float64)
         return x.to(shape.device, getattr(torch, shape.dtype))
 
     def labels(each: int) -> Tensor:

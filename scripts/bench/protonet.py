@@ -2,7 +2,8 @@
 
     python scripts/bench/protonet.py [--quick] [--json docs/results/bench_protonet.json] [--device cuda]
 
-60-way, 5 queries, Conv4-64 with pooling on 28x28 images, Adam; each side in a process of its own.
+60-way, 5 queries, Conv4-64 with pooling on 28x28 images, and 30-way, 15 queries on colour images of 84x84
+(miniImageNet), Adam; each side in a process of its own.
 
     plain    the form that papers' reimplementations have: torch.nn layers, NCHW float32, torch.cdist squared, no
              set-up of allocator or threads; the gradients of its first step are compared with ours
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 from work import Speed, Work, counted, floor_seconds, machine_speed
 
 WARM = 3  # steps
+PHOTOS = Shape("pool", tasks=1, ways=30, shots=1, queries=15, size=84, channels=3)
 Step = Callable[[Any], Any]  # of one batch
 
 
@@ -95,7 +97,7 @@ def compute(shape: Shape, precision: str, quick: bool, machine: Speed) -> Row:
     least = floor_seconds(alone(quick, count, shape), machine)
     return {
         "plain / ours": plain.ms / ours.ms, "easyfsl / ours": easyfsl and easyfsl.ms / ours.ms, "what": "step",
-        "shots": shape.shots, "precision": precision, "ours ms": ours.ms, "plain ms": plain.ms,
+        "image": shape.image, "shots": shape.shots, "precision": precision, "ours ms": ours.ms, "plain ms": plain.ms,
         "easyfsl ms": easyfsl and easyfsl.ms,
         "x floor": ours.ms / 1e3 / least, "ours MB": ours.mb, "plain MB": plain.mb,
         "easyfsl MB": easyfsl and easyfsl.mb,
@@ -109,7 +111,7 @@ def with_data(shape: Shape, precision: str, quick: bool) -> Row:
     steps = 2 if quick else 12 if shape.shots == 1 else 8
     ours = alone(quick, our_data, shape, precision, steps, quick)
     row: Row = {
-        "easyfsl / ours": None, "what": "with data", "shots": shape.shots, "precision": precision,
+        "easyfsl / ours": None, "what": "with data", "image": shape.image, "shots": shape.shots, "precision": precision,
         "ours ms": 1e3 * ours,
     }  # fmt: skip
     if not missing("easyfsl"):
@@ -172,7 +174,8 @@ def shapes(args: Namespace) -> list[Shape]:
             Shape("pool", tasks=1, ways=5, shots=2, queries=2, size=16, filters=4, dtype="float64", device=args.device)
         ]
     shots = (1,) if args.goals else (1, 5)
-    return [Shape("pool", tasks=1, ways=60, shots=k, queries=5, device=args.device) for k in shots]
+    of_omniglot = [Shape("pool", tasks=1, ways=60, shots=k, queries=5, device=args.device) for k in shots]
+    return [*of_omniglot, PHOTOS._replace(device=args.device)]
 
 
 def precisions(args: Namespace) -> Sequence[str]:
@@ -190,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for measured in (lambda *case: compute(*case, machine[case[1]]), with_data):
         for shape, precision in itertools.product(shapes(args), machine):
+            if measured is with_data and shape.channels > 1:  # the files are Omniglot's
+                continue
             rows.append(measured(shape, precision, args.quick))
             print(rows[-1], flush=True)
     report("protonet", args, rows, speed=machine["fp32"]._asdict())

@@ -81,8 +81,9 @@ def plain_step(widths: Sequence[int], device: str) -> Callable[[Tensor, Tensor],
     return step
 
 
-def endless(data: Pictures, workers: int) -> Iterator[Any]:
-    loader = DataLoader(data, BATCH, shuffle=True, drop_last=True, num_workers=workers, pin_memory=workers > 0)
+def endless(data: Pictures, workers: int, device: str) -> Iterator[Any]:
+    pinned = device.startswith("cuda")
+    loader = DataLoader(data, BATCH, shuffle=True, drop_last=True, num_workers=workers, pin_memory=pinned)
     while True:
         yield from loader
 
@@ -95,7 +96,7 @@ def plain(what: str, widths: Sequence[int], device: str, quick: bool) -> tuple[f
         found = measure(lambda: step(x, y), device, quick=quick)
         return found.ms, found.others
     batches = endless(
-        Pictures(BATCH * 2 if quick else CLASSES * PER_CLASS), 0 if quick else len(os.sched_getaffinity(0))
+        Pictures(BATCH * 2 if quick else CLASSES * PER_CLASS), 0 if quick else len(os.sched_getaffinity(0)), device
     )
     return several(lambda: step(*next(batches)), device, quick)
 
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         rows.append({
             "plain / ours": theirs / own, "what": what, "ours images/s": 1e3 * BATCH / own,
-            "plain images/s": 1e3 * BATCH / theirs, "ours ms": own, "plain ms": theirs, 
+            "plain images/s": 1e3 * BATCH / theirs, "ours ms": own, "plain ms": theirs,
             "others %": max(busy, busier) if what == "step" else busier,
         })  # fmt: skip
         print(rows[-1], flush=True)

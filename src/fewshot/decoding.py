@@ -24,6 +24,7 @@ from fewshot.errors import InputError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit; 512 MiB as red, green, blue
 LARGE = 1 << 24  # pixels; of pictures that are decoded at more, one at a time, so that threads do not add up
+ORIENTATION = 0x0112  # of EXIF
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey, 0 to 65535
 
 _one_large = threading.Lock()
@@ -40,22 +41,31 @@ def read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def decode(content: bytes, name: str, *, channels: int = 3, at_least: int | None = None) -> Image.Image:
+def decode(content: bytes, name: str, *, channels: int = 3) -> Image.Image:
     """A file's content as a picture of 1 channel (L) or 3 (RGB), by this file's rule; `name` is for errors.
 
-    at_least: a shorter side that is enough. A larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, in a
-    fraction of the time. None: at its own size.
     InputError with the reason where that is not possible.
+    """
+    return decode_reduced(content, name, channels=channels, at_least=None)[0]
+
+
+def decode_reduced(
+    content: bytes, name: str, *, channels: int, at_least: int | None
+) -> tuple[Image.Image, tuple[float, float]]:
+    """`decode`, and how many of the picture's pixels from the upper left are its width and height.
+
+    at_least: a shorter side that is enough. A larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, in a
+    fraction of the time; width and height there may end within the last pixels. None: at its own size.
     """
     try:
         picture: Image.Image = Image.open(io.BytesIO(content))
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{picture.width}x{picture.height} pixels, above {MAX_PIXELS}")
-        if at_least is not None:
-            picture.draft(None, (at_least, at_least))  # its mode stays
+        extent = _reduce(picture, at_least) if at_least is not None else None
         with _one_large if picture.width * picture.height > LARGE else contextlib.nullcontext():
             picture.load()
-            return converted(picture, channels)
+            picture = converted(picture, channels)
+            return picture, extent or picture.size
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large: {' '.join(str(error).split()).rstrip('.')}; make it smaller") from error
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error, ...
@@ -63,6 +73,18 @@ def decode(content: bytes, name: str, *, channels: int = 3, at_least: int | None
         if isinstance(error, OSError) and "identify" in reason:
             reason = "it is no picture" if content else "it is empty"
         raise InputError(f"{name} cannot be read: {reason}") from error
+
+
+def _reduce(picture: Image.Image, at_least: int) -> tuple[float, float] | None:
+    """Have it decoded at a part of its size; width and height then, None where they are whole numbers.
+
+    One that is turned later, and would not come out whole, is left as it is: its ragged sides would be others.
+    """
+    turned = picture.getexif().get(ORIENTATION, 1) != 1
+    if turned and any(side % 8 for side in picture.size):
+        return None
+    drafted = picture.draft(None, (at_least, at_least))  # its mode stays; only JPEG has this
+    return None if turned or drafted is None else drafted[1][2:]
 
 
 def converted(picture: Image.Image, channels: int) -> Image.Image:

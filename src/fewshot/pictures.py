@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from fewshot.decoding import converted, decode, read
+from fewshot.decoding import converted, decode_reduced, read
 from fewshot.engine import cores
 from fewshot.engine.progress import Progress
 from fewshot.errors import InputError
@@ -29,6 +29,7 @@ FILTERS = {
 BATCH = 16  # files that a thread decodes before it gives them back
 SMALL = 1 << 14  # bytes; files of 84x84 pixels have about 5000, with which one thread was 1.3 times as fast as two
 Box = tuple[float, float, float, float]  # left, top, right, bottom of a part of a picture, in pixels
+JPEG = "decoded at 1/8, 1/4 or 1/2 of its size if that leaves 2 pixels or more for each"  # what a protocol says of it
 AHEAD = 3  # batches for each thread that may wait to be taken
 
 
@@ -105,8 +106,8 @@ class Pictures:
     def _file(self, path: Path, box: Box | None = None) -> np.ndarray:
         """Of a picture much larger than `side`, JPEG's own half size will do: two pixels to average for each."""
         enough = None if self.resize == "nearest" or box else 2 * self.side
-        picture = decode(read(path), str(path), channels=self.image_shape[0], at_least=enough)
-        return self._pixels(_part(picture, box, path) if box else picture)
+        picture, extent = decode_reduced(read(path), str(path), channels=self.image_shape[0], at_least=enough)
+        return self._pixels(_part(picture, box, path)) if box else self._pixels(picture, extent)
 
     def _image(self, image: Any, place: int) -> np.ndarray:
         if isinstance(image, str | Path):
@@ -120,11 +121,13 @@ class Pictures:
         except ValueError as error:
             raise InputError(f"image {place} cannot be used: {error}") from error
 
-    def _pixels(self, picture: Image.Image) -> np.ndarray:
-        """L or RGB -> [C, H, W]."""
+    def _pixels(self, picture: Image.Image, extent: tuple[float, float] | None = None) -> np.ndarray:
+        """L or RGB -> [C, H, W]. extent: its width and height, where not all of the last pixels is of the picture."""
         channels, height, width = self.image_shape
         size, method = (self.side, self.side), FILTERS.get(self.resize or "", Image.Resampling.BILINEAR)
-        picture = ImageOps.fit(picture, size, method) if self.fit == "crop" else picture.resize(size, method)
+        right, bottom = extent or picture.size
+        left, top = ((side - min(right, bottom)) / 2 if self.fit == "crop" else 0 for side in (right, bottom))
+        picture = picture.resize(size, method, box=(left, top, right - left, bottom - top))
         top, left = (self.side - height) // 2, (self.side - width) // 2
         pixels = np.asarray(picture)[top : top + height, left : left + width]
         if self.inverted:

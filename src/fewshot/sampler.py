@@ -167,9 +167,9 @@ class EpisodeSampler:
         """Gather what `draw` chose."""
         tasks, copies = len(drawn.query), max(self.support_copies, 1)
         support = drawn.support.repeat_interleave(copies, -1)  # [T, N, K * copies]
-        shots = support.shape[-1]
-        labels = torch.arange(self.ways, device=support.device).repeat_interleave(shots).repeat(tasks, 1)
-        number = torch.arange(shots, device=support.device).repeat(tasks, self.ways)  # of an image within its class
+        shots, device = support.shape[-1], drawn.query_y.device  # rows may lie where the pixels are
+        labels = torch.arange(self.ways, device=device).repeat_interleave(shots).repeat(tasks, 1)
+        number = torch.arange(shots, device=device).repeat(tasks, self.ways)  # of an image within its class
         return Episode(
             support_x=self._images(support.flatten(1), self.support_transforms, drawn.keys, labels, number),
             support_y=labels,
@@ -200,7 +200,11 @@ class EpisodeSampler:
 
     def sample(self, first: int, tasks: int) -> Episode:
         """Episodes first..first+tasks-1 of this stream."""
-        return self.episodes(self.draw(first, tasks))
+        batch = self.episodes(self.draw(first, tasks))
+        if self.source.reads_ahead:
+            coming = self.draw(first + tasks, tasks)
+            self.source.expect(coming.support, coming.query)
+        return batch
 
 
 def _or(instead: str | None) -> str:

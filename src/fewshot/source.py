@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot.datasets.base import ImageSet
+from fewshot.engine.read_ahead import is_large, read_ahead
 from fewshot.errors import InputError
 from fewshot.transforms import Transform, centre, described
 
@@ -20,17 +21,24 @@ class Source:
         self.sizes, self.count = sizes.to(device), int(sizes.sum())
         self.pixels = images.images  # on the device already, where they fit (`ImageSet.on`)
         self.shape, self.device = images.image_shape, device
+        self.reads_ahead = is_large(self.pixels)
 
     def gather(self, rows: Tensor, transforms: Sequence[Transform], keys: Callable[[Transform], Tensor]) -> Tensor:
         """Image rows [...] -> float32 images [..., C, H, W] in [0, 1].
 
         keys: the keys [...] with which the images take part in a transform's draws.
         """
-        flat = self.pixels.index_select(0, rows.flatten().to(self.pixels.device)).to(self.device)
-        x = flat.to(torch.float32).div_(255)
+        flat = self.pixels.index_select(0, rows.flatten().to(self.pixels.device))
+        if self.device.type == "cuda" and flat.is_cpu:  # too many images for the device: nobody waits for the copy
+            flat = flat.pin_memory()
+        x = flat.to(self.device, non_blocking=True).to(torch.float32).div_(255)
         for transform in transforms:
             x = transform(x, keys(transform).flatten())
         return centre(x, self.shape[1:]).reshape(*rows.shape, *self.shape)
+
+    def expect(self, *rows: Tensor) -> None:
+        """Have these rows read, which come next; of use where `reads_ahead` is true."""
+        read_ahead(self.pixels, torch.cat([part.flatten() for part in rows]))
 
 
 def pipeline(images: ImageSet, *more: Iterable[Transform]) -> list[Transform]:

@@ -35,13 +35,22 @@ class EpisodeStream:
         self._block, self._drawn = -1, Drawn(*[torch.empty(0)] * 6)
 
     def batch(self, k: int) -> Episode:
+        batch, source = self.sampler.episodes(self._of_batch(k)), self.sampler.source
+        if source.reads_ahead:
+            coming = self._of_batch(k + 1)
+            source.expect(coming.support, coming.query)
+        return batch
+
+    def _of_batch(self, k: int) -> Drawn:
         block, within = divmod(k, BLOCK)
         if block != self._block:
-            self._drawn = self.sampler.draw(block * BLOCK * self.tasks, BLOCK * self.tasks)
+            drawn = self.sampler.draw(block * BLOCK * self.tasks, BLOCK * self.tasks)
+            place = self.sampler.source.pixels.device  # rows go to the images, once per block
+            self._drawn = drawn._replace(support=drawn.support.to(place), query=drawn.query.to(place))
             self._block = block
         first = within * self.tasks
         rows = slice(first + self._part.start, first + self._part.stop)
-        return self.sampler.episodes(Drawn(*[t[rows] for t in self._drawn]))
+        return Drawn(*[t[rows] for t in self._drawn])
 
 
 class MinibatchStream:
@@ -61,6 +70,8 @@ class MinibatchStream:
         first = sizes.cumsum(0) - sizes
         within = torch.arange(len(self._class), device=sizes.device) - first[self._class]
         self._rows = self.source.starts[self._class] + within
+        place = self.source.pixels.device
+        self._class, self._rows = self._class.to(place), self._rows.to(place)
         if not 1 <= batch_size <= len(self._rows):
             raise InputError(
                 f"batch_size={batch_size} but split '{split}' of '{images.name}' has {len(self._rows)} images; "
@@ -72,19 +83,28 @@ class MinibatchStream:
         self._part = _share(batch_size, part, parts, "algorithm.stream.batch_size")
 
     def batch(self, k: int) -> Minibatch:
-        epoch, within = divmod(k, self.per_epoch)
-        if epoch != self._epoch:
-            counter = torch.arange(len(self._rows), device=self._rows.device)
-            key = random.mix(self._key, counter.new_full((), epoch))
-            self._order, self._epoch = random.mix(key, counter).argsort(), epoch
-        place = torch.arange(self._part.start, self._part.stop, device=self._rows.device)
-        chosen = self._order[within * self.batch_size + place]
+        place = torch.arange(self._part.start, self._part.stop, device=self.source.device)
         key = random.mix(random.mix(self._key, place.new_full((), -k - 1)), place)
 
         def keys(transform: Transform) -> Tensor:  # in QuarterTurn's lane the key itself: published results drew so
             return key if transform.lane == -1 else random.mix(key, key.new_full((), -2 - transform.lane))
 
-        return Minibatch(self.source.gather(self._rows[chosen], self.transforms, keys), self._class[chosen])
+        chosen = self._of_batch(k)
+        images = self.source.gather(self._rows[chosen], self.transforms, keys)
+        labels = self._class[chosen].to(self.source.device)
+        if self.source.reads_ahead:
+            self.source.expect(self._rows[self._of_batch(k + 1)])
+        return Minibatch(images, labels)
+
+    def _of_batch(self, k: int) -> Tensor:
+        """Which images of the split."""
+        epoch, within = divmod(k, self.per_epoch)
+        if epoch != self._epoch:
+            counter = torch.arange(len(self._rows), device=self._rows.device)
+            key = random.mix(self._key, counter.new_full((), epoch))
+            self._order, self._epoch = random.mix(key, counter).argsort(), epoch
+        first = within * self.batch_size
+        return self._order[first + self._part.start : first + self._part.stop]
 
 
 def _share(size: int, part: int, parts: int, key: str) -> slice:

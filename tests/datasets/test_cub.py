@@ -13,6 +13,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.datasets.class_lists import class_lists
 from fewshot.datasets.cub import COUNTS, Cub
 from fewshot.errors import InputError
+from fewshot.pictures import JPEG
 
 BIRDS = ("001.Albatross", "002.Auklet", "003.Blackbird", "004.Crow")
 TOY = {
@@ -59,8 +60,8 @@ def test_the_splits_are_apart_and_one_is_cut_to_the_boxes(folder: Path) -> None:
     birds = torch.tensor([0, 1, 6, 7, 2, 3, 4, 5], dtype=torch.uint8) * 20
     assert torch.equal(feat.images, birds.view(-1, 1, 1, 1).expand(-1, 3, 10, 10))
     told = {"rotations": "none", "resize": "bilinear", "fit": "squash"}
-    assert closerlook.protocol == told | {"split": "closerlook", "cropped_to": "nothing"}
-    assert feat.protocol == told | {"split": "feat", "cropped_to": "bounding box"}
+    assert closerlook.protocol == told | {"split": "closerlook", "cropped_to": "nothing", "jpeg": JPEG}
+    assert feat.protocol == told | {"split": "feat", "cropped_to": "bounding box", "jpeg": "whole"}
     assert closerlook.split_hash() != feat.split_hash()
 
 

@@ -18,6 +18,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.datasets.class_splits import by_fractions
 from fewshot.datasets.folder import Folder
 from fewshot.errors import FewshotError, InputError
+from fewshot.pictures import JPEG
 
 SPLIT = {"train": ["a/b", "c"], "val": ["d"], "test": ["e/f/g"]}
 NAMES = ["a/b", "c", "d", "e/f/g"]
@@ -86,7 +87,7 @@ def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
     assert images.image_shape == (3, 4, 4)
     assert images.protocol | {"content": ""} == {
         "rotations": "none", "split": how, "resize": "bilinear", "fit": "crop", "at_least": 1, "left_out": 0,
-        "content": "",
+        "content": "", "jpeg": JPEG,
     }  # fmt: skip
     assert len(images.protocol["content"]) == 12
 

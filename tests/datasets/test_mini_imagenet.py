@@ -14,6 +14,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.datasets.class_lists import class_lists
 from fewshot.datasets.mini_imagenet import MiniImagenet
 from fewshot.errors import InputError
+from fewshot.pictures import JPEG
 
 TOY = {"train": ["n01", "n02"], "val": ["n03"], "test": ["n04"]}
 NAMES = [name for names in TOY.values() for name in names]
@@ -103,7 +104,8 @@ def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
     assert images.offsets.tolist() == [0, 3, 6, 9, 12]
     expected = torch.tensor([value(c, i) for c in range(4) for i in range(3)], dtype=torch.uint8)
     assert torch.equal(images.images, expected.view(-1, 1, 1, 1).expand(-1, 3, 4, 4))
-    assert images.protocol == {"rotations": "none", "split": "ravi", "resize": "bilinear", "fit": "crop"}
+    told = {"rotations": "none", "split": "ravi", "resize": "bilinear", "fit": "crop", "jpeg": JPEG}
+    assert images.protocol == told
 
 
 def test_skipped_files_are_in_the_protocol(tmp_path: Path) -> None:

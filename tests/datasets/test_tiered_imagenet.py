@@ -16,6 +16,7 @@ from fewshot.datasets.base import ImageSet
 from fewshot.datasets.class_lists import class_lists
 from fewshot.datasets.tiered_imagenet import TieredImagenet
 from fewshot.errors import InputError
+from fewshot.pictures import JPEG
 
 TOY = {"train": {"bird": ["n01", "n02"]}, "val": {"dog": ["n03"]}, "test": {"fish": ["n04"]}}
 SIZES = {"n01": 2, "n02": 3, "n03": 2, "n04": 1}
@@ -95,7 +96,8 @@ def test_every_form_gives_the_same_images(tmp_path: Path, form: str) -> None:
         "png": ["n01 (train 0)", "n02 (train 1)", "n03 (val 0)", "n04 (test 0)"],
         "npz": ["train 7", "train 8", "val 7", "test 7"]}[form.split()[0]]  # fmt: skip
     assert images.groups == (["bird", "bird", "dog", "fish"] if form in ("ImageNet", "png") else [""] * 4)
-    assert images.protocol == {"rotations": "none", "split": "ren", "resize": "bilinear", "fit": "crop"}
+    told = {"rotations": "none", "split": "ren", "resize": "bilinear", "fit": "crop", "jpeg": JPEG}
+    assert images.protocol == told
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ class Cub(PictureSet):
         return COUNTS[self.split]
 
     def told(self) -> dict[str, str]:
-        return {"split": self.split, "cropped_to": "bounding box" if self.split in CROPPED else "nothing"}
+        cropped = self.split in CROPPED
+        return {"split": self.split} | (
+            {"cropped_to": "bounding box", "jpeg": "whole"} if cropped else {"cropped_to": "nothing"}
+        )
 
     def source(self, root: Path) -> Source:
         files: dict[str, list[Path]] = {name: [] for names in self.lists().values() for name in names}

@@ -20,7 +20,7 @@ from fewshot.datasets.labelled_files import Labelled, in_folders, in_list
 from fewshot.datasets.picture_files import NAMED, Written, write_pictures
 from fewshot.errors import FewshotError, InputError
 from fewshot.folders import some
-from fewshot.pictures import Pictures
+from fewshot.pictures import JPEG, Pictures
 from fewshot.printable import printable
 
 NAME = "folder"
@@ -152,7 +152,7 @@ class Folder:
         """What shapes a number, beside the classes of each split."""
         drawn = {"fractions": list(self.fractions), "split_seed": self.split_seed} if how == "fractions" else {}
         left_out = {"at_least": self.at_least, "left_out": files - len(data.images)}  # unreadable files and copies
-        made = {"rotations": "none", "split": how, "resize": "bilinear", "fit": self.fit}
+        made = {"rotations": "none", "split": how, "resize": "bilinear", "fit": self.fit, "jpeg": JPEG}
         return made | drawn | left_out | {"content": data.content[:12]}
 
     def _prediction(self, found: Labelled) -> str:
@@ -167,7 +167,7 @@ class Folder:
         for label, paths in found.files.items():
             for path in paths:
                 files.update(os.fsencode(f"{label}/{path.name} {_stamp(path)}\n"))
-        options = {"side": self._stored, "fit": self.fit, "unreadable": self.unreadable}
+        options = {"side": self._stored, "fit": self.fit, "unreadable": self.unreadable, "jpeg": JPEG}
         return options | {"files": files.hexdigest()}
 
     @property

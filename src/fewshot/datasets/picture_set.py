@@ -15,7 +15,7 @@ from fewshot.datasets import cache
 from fewshot.datasets.base import ImageSet
 from fewshot.datasets.picture_files import write_pictures
 from fewshot.errors import InputError
-from fewshot.pictures import Box, Pictures
+from fewshot.pictures import JPEG, Box, Pictures
 
 MEAN, STD = (0.4721, 0.4533, 0.4099), (0.2772, 0.2678, 0.2845)  # of miniImageNet in MetaOptNet and RFS, of 255
 
@@ -84,7 +84,7 @@ class PictureSet:
             split: list(range(*place)) for split, place in zip(self.lists(), itertools.pairwise(ends), strict=True)
         }
         missing = sum(self.counts().values()) - len(data.images)
-        made = {"rotations": "none", "resize": "bilinear", "fit": self.fit}
+        made = {"rotations": "none", "resize": "bilinear", "fit": self.fit, "jpeg": JPEG}
         return ImageSet(
             name=self.name,
             **data._asdict(),
@@ -117,7 +117,7 @@ class PictureSet:
         return Pictures(image_shape=(3, side, side), side=side, fit=self.fit)
 
     def _key(self, source: Source) -> Mapping[str, Any]:
-        options = {"size": self.stored_size or self.size, "fit": self.fit, "unreadable": self.unreadable}
+        options = {"size": self.stored_size or self.size, "fit": self.fit, "unreadable": self.unreadable, "jpeg": JPEG}
         return options | dict(source.key)
 
     def _cache(self) -> Path:
