@@ -16,7 +16,7 @@ LAYERS = (
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("views", "source"),
     ("sampler", "algorithms", "loggers", "run_folder"),
-    ("streams", "outer_step", "embedded", "identity", "episode_file", "feature_heads"),
+    ("held_run", "streams", "outer_step", "embedded", "identity", "episode_file", "feature_heads"),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks", "prediction"),
     ("fitted",),
     ("features", "with_head"),

@@ -17,7 +17,7 @@ from fewshot import assemble, leaks
 from fewshot.construct import construct
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import InputError
-from fewshot.run_folder import RunFolder
+from fewshot.held_run import HeldRun
 from fewshot.sampler import EpisodeSampler
 from fewshot.streams import EpisodeStream, MinibatchStream, stream
 
@@ -86,7 +86,7 @@ def test_splits_that_change_from_load_to_load(make_images: Callable[..., ImageSe
     """Resuming and evaluating compare what the run began with; the classes that would leak are counted."""
     images, other = make_images([3] * 9, splits=SPLITS), make_images([3] * 9, splits=SPLITS | {
         "train": [3, 6, 7, 8], "test": range(3)})  # fmt: skip
-    run = RunFolder.create(tmp_path, json.dumps(asked()), "identity")
+    run = HeldRun.create(tmp_path, json.dumps(asked()), "identity")
     run.close()
     leaks.refuse_change(run, leaks.of_training(asked(), other, None), asked(), other)  # it has kept none yet
     assert leaks.check_evaluation(asked(), run, other, "test") is None  # a run of version 0.1

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fewshot.errors import InputError
+from fewshot.held_run import FolderInUse
 from fewshot.identity import identity
 from fewshot.resume import as_yaml, check_writable, open_fixed, open_resumed
-from fewshot.run_folder import FolderInUse, RunFolder
+from fewshot.run_folder import RunFolder
 
 NAMES = {"algorithm": "maml"}
 CONFIG = {"ways": 5, "rate": 1e-5, "name": "größe: a, b", "off": "off", "list": [1, None], "resume": "auto"}

@@ -17,27 +17,28 @@ from pathlib import Path
 import pytest
 from toy_data import RESULT
 
-from fewshot import __version__, run_folder
+from fewshot import __version__, held_run
 from fewshot.errors import FewshotError, InputError
+from fewshot.held_run import HeldRun
 from fewshot.run_folder import RunFolder
 
 ROWS = [{"step": step, "train/loss": 1 / step} for step in (1, 2, 3)]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[RunFolder]:
-    folder = RunFolder.create(tmp_path / "outputs" / "maml", "ways: 5\n", "abc")
+def run(tmp_path: Path) -> Iterator[HeldRun]:
+    folder = HeldRun.create(tmp_path / "outputs" / "maml", "ways: 5\n", "abc")
     yield folder
     folder.close()
 
 
-def created(root: Path, identity: str = "abc") -> RunFolder:
-    folder = RunFolder.create(root / "maml", "ways: 5\n", identity)
+def created(root: Path, identity: str = "abc") -> HeldRun:
+    folder = HeldRun.create(root / "maml", "ways: 5\n", identity)
     folder.close()
     return folder
 
 
-def test_create(run: RunFolder, tmp_path: Path) -> None:
+def test_create(run: HeldRun, tmp_path: Path) -> None:
     assert run.path.parent == tmp_path / "outputs" / "maml"
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", run.path.name)
     assert (run.path / "config.yaml").read_text() == "ways: 5\n"
@@ -62,10 +63,10 @@ def test_fifty_runs_in_the_same_second_are_fifty_folders(tmp_path: Path) -> None
 
 def test_processes_in_the_same_second(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from fewshot.run_folder import RunFolder\n"
+        "import os, sys; from pathlib import Path; from fewshot.held_run import HeldRun\n"
         "for _ in range(50):\n"
         "    if os.fork() == 0:\n"
-        "        RunFolder.create(Path(sys.argv[1]) / 'maml', 'a: 1', 'abc'); os._exit(0)\n"
+        "        HeldRun.create(Path(sys.argv[1]) / 'maml', 'a: 1', 'abc'); os._exit(0)\n"
         "assert all(os.wait()[1] == 0 for _ in range(50))"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
@@ -74,7 +75,7 @@ def test_processes_in_the_same_second(tmp_path: Path) -> None:
 
 def test_equal_ids_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr(run_folder.time, "strftime", lambda _: "20260101-000000")
+    monkeypatch.setattr(held_run.time, "strftime", lambda _: "20260101-000000")
     monkeypatch.setattr(secrets, "token_hex", lambda _: next(ids))
     assert [created(tmp_path).path.name[-4:] for _ in range(2)] == ["aaaa", "bbbb"]
 
@@ -94,14 +95,14 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_root_that_is_not_writable(read_only: Path) -> None:
     with pytest.raises(InputError, match=rf"cannot write in {read_only}/maml: .*choose another output_dir") as caught:
-        RunFolder.create(read_only / "maml", "", "abc")
+        HeldRun.create(read_only / "maml", "", "abc")
     assert caught.value.exit_code == 2
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("")
     with pytest.raises(InputError, match=rf"cannot write in .*/maml: {os.strerror(errno.ENOTDIR)}"):
-        RunFolder.create(tmp_path / "outputs" / "maml", "", "abc")
+        HeldRun.create(tmp_path / "outputs" / "maml", "", "abc")
 
 
 def test_a_folder_that_could_not_be_filled_is_removed(tmp_path: Path) -> None:
@@ -109,55 +110,55 @@ def test_a_folder_that_could_not_be_filled_is_removed(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(InputError, match=os.strerror(errno.EFBIG)):
-            RunFolder.create(tmp_path / "maml", "#" * 2000, "abc")
+            HeldRun.create(tmp_path / "maml", "#" * 2000, "abc")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "maml").iterdir()) == []
 
 
-def test_one_process_holds_the_lock(run: RunFolder) -> None:
+def test_one_process_holds_the_lock(run: HeldRun) -> None:
     with pytest.raises(InputError, match="is in use by a running process"):
-        RunFolder.open(run.path)
+        HeldRun.open(run.path)
     RunFolder(run.path).metrics.read()  # reading takes no lock
     run.close()
-    RunFolder.open(run.path).close()
+    HeldRun.open(run.path).close()
 
 
-def test_the_lock_of_a_killed_process_is_free(run: RunFolder) -> None:
+def test_the_lock_of_a_killed_process_is_free(run: HeldRun) -> None:
     run.close()
     code = (
-        "import sys, time; from pathlib import Path; from fewshot.run_folder import RunFolder\n"
-        "run = RunFolder.open(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from fewshot.held_run import HeldRun\n"
+        "run = HeldRun.open(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(InputError, match="is in use"):
-            RunFolder.open(run.path)
-        assert RunFolder.newest_unfinished(run.path.parent, "abc") is None
+            HeldRun.open(run.path)
+        assert HeldRun.newest_unfinished(run.path.parent, "abc") is None
         holder.send_signal(signal.SIGKILL)
-    RunFolder.open(run.path).close()
+    HeldRun.open(run.path).close()
 
 
 def test_without_locks_a_run_goes_on_with_a_warning(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: HeldRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    RunFolder.open(run.path).close()
+    HeldRun.open(run.path).close()
     assert "use it from one process at a time" in caplog.text
 
 
 def test_open_wants_a_run_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run folder"):
-        RunFolder.open(tmp_path)
+        HeldRun.open(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_newest_unfinished_run_of_the_identity(tmp_path: Path) -> None:
-    assert RunFolder.newest_unfinished(tmp_path / "maml", "abc") is None
+    assert HeldRun.newest_unfinished(tmp_path / "maml", "abc") is None
     oldest, older, finished = created(tmp_path), created(tmp_path), created(tmp_path)
     other = created(tmp_path, "other")
     finished.write_result({"schema": 1})
@@ -169,12 +170,12 @@ def test_the_newest_unfinished_run_of_the_identity(tmp_path: Path) -> None:
         (older.path, "abc", False),
         (oldest.path, "abc", False),
     ]
-    first = RunFolder.newest_unfinished(tmp_path / "maml", "abc")
-    second = RunFolder.newest_unfinished(tmp_path / "maml", "abc")  # the first is held by now
+    first = HeldRun.newest_unfinished(tmp_path / "maml", "abc")
+    second = HeldRun.newest_unfinished(tmp_path / "maml", "abc")  # the first is held by now
     assert first is not None
     assert second is not None
     assert (first.path, second.path) == (older.path, oldest.path)
-    assert RunFolder.newest_unfinished(tmp_path / "maml", "abc") is None
+    assert HeldRun.newest_unfinished(tmp_path / "maml", "abc") is None
     first.close()
     second.close()
 
@@ -184,11 +185,11 @@ def test_a_run_that_finishes_between_the_look_and_the_lock(tmp_path: Path, monke
     seen = RunFolder.listed(tmp_path / "maml")
     run.write_result({})
     monkeypatch.setattr(RunFolder, "listed", lambda *_: seen)
-    assert RunFolder.newest_unfinished(tmp_path / "maml", "abc") is None
-    RunFolder.open(run.path).close()
+    assert HeldRun.newest_unfinished(tmp_path / "maml", "abc") is None
+    HeldRun.open(run.path).close()
 
 
-def test_a_full_disk_leaves_no_half_row(run: RunFolder) -> None:
+def test_a_full_disk_leaves_no_half_row(run: HeldRun) -> None:
     run.metrics.append(ROWS[0])
     size = (run.path / "metrics.jsonl").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -207,7 +208,7 @@ def test_a_full_disk_leaves_no_half_row(run: RunFolder) -> None:
     assert run.metrics.read() == ROWS[:2]
 
 
-def test_the_result_makes_a_run_finished(run: RunFolder) -> None:
+def test_the_result_makes_a_run_finished(run: HeldRun) -> None:
     with pytest.raises(FewshotError, match=r"has no result\.json: its run is not finished"):
         run.result()
     result = RESULT | {"name": "ä", "test": RESULT["test"] | {"loss": math.inf}, "paper": None}
@@ -230,11 +231,11 @@ def test_the_result_makes_a_run_finished(run: RunFolder) -> None:
 
 
 def test_a_moved_folder_with_an_odd_name_goes_on(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "out [1] *" / "Läufe 中文", "größe: 1\n", "abc")
+    run = HeldRun.create(tmp_path / "out [1] *" / "Läufe 中文", "größe: 1\n", "abc")
     run.metrics.append(ROWS[0])
     run.close()
     (tmp_path / "out [1] *").rename(tmp_path / "else where")
-    again = RunFolder.newest_unfinished(tmp_path / "else where" / "Läufe 中文", "abc")
+    again = HeldRun.newest_unfinished(tmp_path / "else where" / "Läufe 中文", "abc")
     assert again is not None
     again.metrics.append(ROWS[1])
     assert again.metrics.read() == ROWS[:2]

@@ -20,7 +20,7 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.engine.guard import FiniteGuard
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.errors import FewshotError, InputError
-from fewshot.run_folder import RunFolder
+from fewshot.held_run import HeldRun
 from fewshot.signals import Stopped, StopSignal
 from fewshot.trainer import Progress, Trainer
 
@@ -81,7 +81,7 @@ class Bench:
     """A run folder with what a fit needs; each `fit` starts from a fresh algorithm, as a new process does."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = RunFolder.create(root / "toy", "a: 1\n", "identity")
+        self.folder = HeldRun.create(root / "toy", "a: 1\n", "identity")
         self.logger = Rows()
         self.stop = StopSignal()
         self.toy = Toy()

@@ -14,6 +14,7 @@ from fewshot import assemble, changes, checkpoint, leaks, record, resume, traine
 from fewshot.engine.machine import Machine
 from fewshot.engine.progress import announced
 from fewshot.errors import FewshotError, InputError
+from fewshot.held_run import HeldRun
 from fewshot.identity import evaluation_identity, identity, with_content
 from fewshot.loggers.base import Logger, RunInfo
 from fewshot.ops.random import key
@@ -60,7 +61,7 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
     return folder
 
 
-def _open(made: Prepared) -> RunFolder:
+def _open(made: Prepared) -> HeldRun:
     """The folder of the run: opened by the first process, which alone writes in it; the others know its path."""
     plan, processes = made.plan, made.machine.processes
     folder = None
@@ -76,7 +77,7 @@ def _open(made: Prepared) -> RunFolder:
             raise
         folder.keep_classes(made.classes)
     path = processes.broadcast(str(folder.path) if folder else None)
-    return folder or RunFolder(Path(path))
+    return folder or HeldRun(Path(path))  # not locked: the first process holds it
 
 
 def _start_loggers(

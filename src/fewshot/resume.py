@@ -12,6 +12,7 @@ import yaml
 from fewshot.construct import construct
 from fewshot.engine.code_version import code_version
 from fewshot.errors import InputError
+from fewshot.held_run import HeldRun
 from fewshot.identity import computing, differing_keys, identity
 from fewshot.run_folder import RunFolder
 
@@ -30,25 +31,25 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
 
 
-def open_new(parent: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> RunFolder:
+def open_new(parent: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> HeldRun:
     """A new folder below `parent`, made and locked. names: group -> what was chosen, kept in run.json."""
-    return RunFolder.create(parent, as_yaml(config), ident, names=dict(names))
+    return HeldRun.create(parent, as_yaml(config), ident, names=dict(names))
 
 
-def open_fixed(path: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> RunFolder:
+def open_fixed(path: Path, config: Mapping[str, Any], ident: str, names: Mapping[str, str]) -> HeldRun:
     """The folder of a run whose place is fixed, a sweep's job: made, or resumed where it is unfinished."""
     there = (path / "run.json").exists()
     if (resume := str(config.get("resume", "auto")).lower()) not in ("auto", "true"):
         raise InputError(f"resume={resume} in a sweep, whose jobs go on by themselves; name=NEW starts another")
-    folder = RunFolder.claim(path, as_yaml(config), ident, names=dict(names))
+    folder = HeldRun.claim(path, as_yaml(config), ident, names=dict(names))
     return _going_on(folder, config) if there else folder
 
 
-def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> RunFolder:
+def open_resumed(parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> HeldRun:
     """The folder of a run to resume, or a new one below `parent`, as the key `resume` says."""
     ident, resume = identity(config), str(config["resume"]).lower()
     if resume in ("auto", "true"):
-        if (found := RunFolder.newest_unfinished(parent, ident)) is not None:
+        if (found := HeldRun.newest_unfinished(parent, ident)) is not None:
             return _going_on(found, config)
         if resume == "true":
             raise InputError(_nothing_to_resume(parent, config))
@@ -65,7 +66,7 @@ def as_yaml(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _named_folder(path: Path, config: Mapping[str, Any], ident: str) -> RunFolder:
+def _named_folder(path: Path, config: Mapping[str, Any], ident: str) -> HeldRun:
     if not (path / "config.yaml").is_file():
         raise InputError(f"resume={path} is not a run folder; use auto, true, false or a folder with a config.yaml")
     theirs = RunFolder(path).stored_config
@@ -74,7 +75,7 @@ def _named_folder(path: Path, config: Mapping[str, Any], ident: str) -> RunFolde
             raise InputError(f"{path} was begun with another configuration, its config.yaml was edited; {_ANEW}")
         keys = "; ".join(differing_keys(config, theirs)[:8])
         raise InputError(f"{path} was run with another configuration ({keys}); use resume=false for a new run")
-    folder = RunFolder.open(path)
+    folder = HeldRun.open(path)
     if folder.finished:
         folder.close()
         raise InputError(
@@ -105,11 +106,11 @@ def _is_longer(path: Path, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def _trained_longer(path: Path, parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> RunFolder:
+def _trained_longer(path: Path, parent: Path, config: Mapping[str, Any], names: Mapping[str, str]) -> HeldRun:
     """A run of its own that begins where the one in `path` has ended: with its checkpoints and its rows."""
-    if (found := RunFolder.newest_unfinished(parent, identity(config))) is not None:
+    if (found := HeldRun.newest_unfinished(parent, identity(config))) is not None:
         return _going_on(found, config)
-    ended = RunFolder.open(path)  # locked: nobody writes in it while it is read
+    ended = HeldRun.open(path)  # locked: nobody writes in it while it is read
     try:
         folder = open_new(parent, config, identity(config), names)
         shutil.copytree(ended.checkpoints, folder.checkpoints, dirs_exist_ok=True)
@@ -123,7 +124,7 @@ def _trained_longer(path: Path, parent: Path, config: Mapping[str, Any], names: 
     return folder
 
 
-def _going_on(folder: RunFolder, config: Mapping[str, Any]) -> RunFolder:
+def _going_on(folder: HeldRun, config: Mapping[str, Any]) -> HeldRun:
     """An unfinished run, locked; InputError where its config.yaml is not what it began with."""
     try:
         theirs = folder.stored_config

@@ -15,10 +15,10 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.profiler import StepProfiler
 from fewshot.errors import FewshotError, InputError
+from fewshot.held_run import HeldRun
 from fewshot.loggers.base import Logger
 from fewshot.optimizer import make_optimizer
 from fewshot.outer_step import OuterStep
-from fewshot.run_folder import RunFolder
 from fewshot.schedules import Schedule
 from fewshot.signals import Stopped, StopSignal
 from fewshot.streams import BatchStream
@@ -83,7 +83,7 @@ class Trainer:
         )
 
     def fit(
-        self, algorithm: Algorithm, stream: BatchStream, validate: Validate, *, folder: RunFolder,
+        self, algorithm: Algorithm, stream: BatchStream, validate: Validate, *, folder: HeldRun,
         loggers: Sequence[Logger], context: Mapping[str, Any], device: torch.device,
         dtype: torch.dtype | None, stop: StopSignal, processes: Processes = ALONE,
     ) -> Progress:  # fmt: skip
@@ -152,7 +152,7 @@ class _Run:
     """The state of one `fit`: the outer step with its optimiser, the progress, and the folder that keeps both."""
 
     def __init__(
-        self, trainer: Trainer, algorithm: Algorithm, folder: RunFolder, context: Mapping[str, Any],
+        self, trainer: Trainer, algorithm: Algorithm, folder: HeldRun, context: Mapping[str, Any],
         device: torch.device, dtype: torch.dtype | None, processes: Processes,
     ) -> None:  # fmt: skip
         self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context

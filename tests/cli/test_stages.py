@@ -13,6 +13,7 @@ from command_line import QUIET, episodes, only, refusal, result, succeed
 from fewshot import checkpoint
 from fewshot.cli import stages
 from fewshot.cli.compose import compose
+from fewshot.held_run import HeldRun
 from fewshot.run_folder import RunFolder
 
 PRESET = """# @package _global_
@@ -109,7 +110,7 @@ def test_a_job_waits_for_the_process_that_trains_it(preset: Path, caplog: pytest
     (first,) = runs(preset).values()
     kept = (first / "result.json").read_bytes()
     (first / "result.json").unlink()
-    held = RunFolder.open(first)
+    held = HeldRun.open(first)
 
     over = threading.Event()
 

@@ -12,6 +12,7 @@ from command_line import QUIET, episodes, metrics, only, refusal, result, start,
 from omegaconf import OmegaConf
 
 from fewshot.engine import runtime
+from fewshot.held_run import HeldRun
 from fewshot.identity import identity
 from fewshot.run_folder import RunFolder
 
@@ -216,7 +217,7 @@ def test_a_sweep_lies_where_the_same_command_finds_it(tmp_path: Path) -> None:
         assert result(half)[key] == before[half.name][0][key]
     assert [row["train/loss"] for row in metrics(half)] == [row["train/loss"] for row in before[half.name][1]]
 
-    held = RunFolder.open(half)
+    held = HeldRun.open(half)
     (half / "result.json").unlink()
     assert "is in use by a running process" in refusal(*sweep, cwd=tmp_path, code=1)
     held.close()

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
+from fewshot.held_run import HeldRun
 from fewshot.identity import identity
 from fewshot.metrics import mean_ci95
 from fewshot.report.runs import RunRecord
-from fewshot.run_folder import RunFolder
 from fewshot.shown import ShownEpisode, save
 
 EPISODES = 40
@@ -58,7 +58,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
             "dataset": {"size": 28},
         }  # fmt: skip
         name = f"{algorithm}_toys_{ways}w{shots}s"
-        folder = RunFolder.create(tmp_path / "outputs" / where / name, yaml.safe_dump(config), identity(config))
+        folder = HeldRun.create(tmp_path / "outputs" / where / name, yaml.safe_dump(config), identity(config))
         draw = np.random.default_rng([ways, shots, seed, len(algorithm)])
         for step in (10, 20):
             row = {"step": step, "train/loss": 2.0 / step + seed, "train/accuracy": 50.0 + step}

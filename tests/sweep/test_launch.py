@@ -21,7 +21,7 @@ from command_line import SCRIPT, Done, metrics, refusal, result, start
 
 from fewshot import checkpoint
 from fewshot.errors import InputError
-from fewshot.run_folder import RunFolder
+from fewshot.held_run import HeldRun
 from fewshot.sweep.jobs import SweepRecord
 
 ALGORITHM = '''
@@ -270,7 +270,7 @@ def test_a_second_signal_ends_everything_at_once(here: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     (run,) = here.glob("outputs/sweeps/*/*/run.json")
-    RunFolder.open(run.parent).close()  # nobody holds it any more
+    HeldRun.open(run.parent).close()  # nobody holds it any more
 
 
 @pytest.mark.slow
@@ -281,7 +281,7 @@ def test_a_launcher_that_is_killed_leaves_no_job_behind(here: Path) -> None:
     for _ in range(200):
         time.sleep(0.1)
         with contextlib.suppress(InputError):
-            RunFolder.open(run.parent).close()
+            HeldRun.open(run.parent).close()
             break
     else:
         raise AssertionError("the job goes on")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fewshot.cli.compose import Composed, compose, config_dir_of_job
 from fewshot.cli.overrides import override
 from fewshot.errors import InputError
+from fewshot.held_run import FolderInUse
 from fewshot.identity import identity, with_init_weights
-from fewshot.run_folder import FolderInUse, RunFolder
+from fewshot.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from fewshot.engine.machine import Machine
