@@ -74,6 +74,6 @@ def test_what_is_not_finite_is_no_answer(algorithm: str, what: str, tmp_path: Pa
         weight.data.fill_(float("nan"))
     cache = FeatureCache(tmp_path, {}, method)
     with pytest.raises(InputError, match=what):
-        known, _ = cache.embed(files)
-        features = np.stack([one.features for one in known if one])
+        known, _ = cache.look_at(files)
+        features = cache.features([one for one in known if one])
         cache.judge(features, Y, 3, features)

@@ -6,7 +6,9 @@ import torch
 
 from fewshot.algorithms.ridge import fit_ridge
 from fewshot.errors import InputError
-from fewshot.feature_heads import FOLDS, GRID, HEADS, fit, folds, ridge, unit
+from fewshot.feature_heads import FOLDS, HEADS, fit, folds
+from fewshot.feature_ridge import GRID, decomposed, ridge
+from fewshot.unit_features import unit
 
 Array = np.ndarray
 
@@ -35,11 +37,16 @@ def solved(x: Array, y: Array, w: Array, strength: float) -> Array:
     return np.linalg.solve(ones.T @ (w[:, None] * ones) + penalty, ones.T @ (w[:, None] * y))
 
 
-@pytest.mark.parametrize(("sizes", "width", "views"), [((3, 5, 2), 20, 1), ((4, 3, 5), 20, 2), ((9, 5, 8), 4, 2)])
-def test_leaving_out_is_fitting_again(sizes: tuple[int, ...], width: int, views: int) -> None:
-    """More rows than features and fewer, unequal classes, views that leave together; the best strength wins."""
+@pytest.mark.parametrize(("sizes", "width", "views"), [((3, 5, 2), 20, 1), ((4, 3, 5), 30, 2), ((9, 5, 8), 4, 2)])
+@pytest.mark.parametrize("chunk", [1, 1 << 22])
+def test_leaving_out_is_fitting_again(
+    sizes: tuple[int, ...], width: int, views: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows than features and fewer, picture by picture and all at once, views that leave together."""
+    monkeypatch.setattr("fewshot.unit_features.CHUNK", chunk)
     y = np.repeat(np.arange(3), sizes)
-    x = np.random.default_rng(0).normal(size=(len(y), views, width))
+    features = np.random.default_rng(0).normal(size=(len(y), views, width))
+    x = unit(features, rooted=True)
     rows, labels = x.reshape(-1, width), y.repeat(views)
     onehot, w = np.eye(3)[labels], 1 / (np.array(sizes)[labels] * views)
     scale = (w[:, None] * np.square(rows - (w[:, None] * rows).sum(0) / w.sum())).sum(1).mean()
@@ -55,11 +62,33 @@ def test_leaving_out_is_fitting_again(sizes: tuple[int, ...], width: int, views:
 
     errors = [(w[:, None] * np.square(onehot - left_out(s, 1))).sum() for s in GRID * scale]
     strength = GRID[int(np.argmin(errors))] * scale
-    weight, bias, found = ridge(x, y, 3)
+    weight, bias, found = ridge(features, y, 3)
     beta = solved(rows, onehot, w, strength)
     np.testing.assert_allclose(found, left_out(strength, views).reshape(len(y), views, 3).mean(1), atol=1e-10)
     np.testing.assert_allclose(weight, beta[:-1], atol=1e-10)
     np.testing.assert_allclose(bias, beta[-1], atol=1e-10)
+
+
+def test_rows_and_columns_give_the_same_directions() -> None:
+    """By A A' and by A' A: squared singular values, U U', and U' b, with as many rows as columns."""
+    a, b = np.random.default_rng(0).normal(size=(12, 12)), np.eye(3)[np.arange(12) % 3]
+    (e, to_u, ub), (other, other_to_u, other_ub) = (decomposed([(a, b)], 1, dual=dual) for dual in (True, False))
+    np.testing.assert_allclose(e, other, rtol=1e-8)
+    for shrink in (1, e / (e + 0.1)):
+        hats = [(a @ t * shrink) @ (a @ t).T for t in (to_u, other_to_u)]
+        np.testing.assert_allclose(hats[0], hats[1], atol=1e-8)
+        np.testing.assert_allclose(a @ to_u * shrink @ ub, a @ other_to_u * shrink @ other_ub, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_part_at_a_time_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    z, y = features([2, 5, 9])
+    whole = fit(kind, z, y, 3)
+    monkeypatch.setattr("fewshot.unit_features.CHUNK", 100)
+    parts = fit(kind, z, y, 3)
+    near = 1e-4 if kind == "logistic" else 1e-10  # Newton's method goes on until the last task of a batch has ended
+    np.testing.assert_allclose(whole[1], parts[1], atol=near)
+    np.testing.assert_allclose(whole[0].scores(z), parts[0].scores(z), atol=near)
 
 
 def test_ridge_is_the_algorithms_for_one_task() -> None:
@@ -87,6 +116,9 @@ def test_folds_leave_every_picture_out_once_and_no_class_whole() -> None:
     assert [len(part) for part in folds(np.array([0, 1, 1, 0]))] == [1] * 4  # few pictures: each alone
 
 
-def test_refused() -> None:
+def test_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewshot.feature_heads.MOST", 10)
+    with pytest.raises(InputError, match="logistic would take hours with 4 pictures of 2 classes; head=ridge takes"):
+        fit("logistic", *features([2, 2]), 2)
     with pytest.raises(InputError, match="head=svm is unknown; choose ridge, logistic, cosine or cl2n"):
         fit("svm", *features([2, 2]), 2)

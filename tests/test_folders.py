@@ -6,7 +6,7 @@ import pytest
 from rights import ordinary_user
 
 from fewshot.errors import InputError
-from fewshot.folders import class_folder, left_out, look_into, some
+from fewshot.folders import class_folder, left_out, look_into, name_of, some
 
 
 def files(root: Path, *names: str) -> Path:
@@ -67,6 +67,13 @@ def test_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"c/d/inner may not be read; change its rights"):
             look_into(root / "c" / "d" / "inner")
     (root / "c" / "d").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("a/my pets.v2/", "my pets.v2"), ("a/b/../pets", "pets"), ("a/pets.csv", "pets"), ("/", "")]
+)
+def test_a_root_is_called_by_its_own_name(root: str, name: str) -> None:
+    assert name_of(root) == name
 
 
 def test_some() -> None:

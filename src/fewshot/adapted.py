@@ -14,11 +14,12 @@ from fewshot.backbones.image_input import ImageInput
 from fewshot.backbones.normalized import Normalized
 from fewshot.engine.runtime import pick_device
 from fewshot.errors import InputError
-from fewshot.feature_heads import by_folds, unit
+from fewshot.feature_heads import by_folds
 from fewshot.fitted import OfAlgorithm
 from fewshot.ops.task_network import TaskNetwork
 from fewshot.prediction import Judged, most_alike
 from fewshot.trained import Trained
+from fewshot.unit_features import unit
 
 QUERIES = 256  # pictures that are classified at a time, where one does not depend on the others
 
@@ -72,8 +73,8 @@ class Adapted:
 
         with torch.no_grad():
             state = self.adapt(support, y, ways)
-            similar = self._features(state, query) @ self._features(state, support).T
-        return Judged(by_folds(scores, support, y, ways), scores(support, y, query), most_alike(similar))
+            near = most_alike(self._features(state, query), self._features(state, support))
+        return Judged(by_folds(scores, support, y, ways), self._scores(state, query), near)
 
     def adapt(self, support: np.ndarray, y: np.ndarray, ways: int) -> Any:
         """The state of one task."""
@@ -108,10 +109,10 @@ class Adapted:
             )
 
     def _features(self, state: Any, x: np.ndarray) -> np.ndarray:
-        """[M, D] of length 1."""
+        """[M, D] float32 of length 1."""
         parts = [x[first : first + QUERIES] for first in range(0, len(x), QUERIES)]
         found = [self.on.features(state, self._task(part))[0].cpu().numpy() for part in parts]
-        return unit(np.concatenate(found), rooted=False)
+        return np.concatenate([unit(part, rooted=False).astype(np.float32) for part in found])
 
     def _task(self, x: np.ndarray) -> Tensor:
         """[M, 1, ...] -> [1, M, ...]: images in [0, 1], or features as they are."""

@@ -25,6 +25,7 @@ from fewshot.errors import InputError
 MAX_PIXELS = 178_956_970  # Pillow's own limit; 512 MiB as red, green, blue
 LARGE = 1 << 24  # pixels; of pictures that are decoded at more, one at a time, so that threads do not add up
 ORIENTATION = 0x0112  # of EXIF
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands, ISO/IEC 23008-12
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey, 0 to 65535
 
 _one_large = threading.Lock()
@@ -71,7 +72,7 @@ def decode_reduced(
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and "identify" in reason:
-            reason = "it is no picture" if content else "it is empty"
+            reason = _no_picture(content)
         raise InputError(f"{name} cannot be read: {reason}") from error
 
 
@@ -85,6 +86,12 @@ def _reduce(picture: Image.Image, at_least: int) -> tuple[float, float] | None:
         return None
     drafted = picture.draft(None, (at_least, at_least))  # its mode stays; only JPEG has this
     return None if turned or drafted is None else drafted[1][2:]
+
+
+def _no_picture(content: bytes) -> str:
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC:
+        return "it is HEIC, which Pillow does not read; convert it to JPEG"
+    return "it is no picture" if content else "it is empty"
 
 
 def converted(picture: Image.Image, channels: int) -> Image.Image:

@@ -7,21 +7,24 @@ imported here: where all pictures are known, nothing needs it.
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
 from fewshot.decoding import decode, read
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.prediction import Judged
 from fewshot.views import pixels_hash
 
 FORMAT = 3
 BATCH = 8  # pictures that go through the network at a time
+IN_MEMORY = 1 << 30  # bytes of features; more than that stay on disk
 OTHER = "take another run, other weights or lower inner rates"
 
 
@@ -46,9 +49,9 @@ class Method(Protocol):
 
 
 class Known(NamedTuple):
-    """What is kept of one picture."""
+    """A picture whose features are kept."""
 
-    features: np.ndarray  # [V, ...], as Method.embed gives it
+    content: str  # hash of the file's bytes
     pixels: str  # hash
 
 
@@ -59,17 +62,18 @@ class FeatureCache:
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         self.folder = cache_dir / "features" / hashlib.sha256(text.encode()).hexdigest()[:16]
         self.method = method
+        self.unwritten: dict[str, np.ndarray] = {}  # content -> features that could not be written
 
-    def embed(
+    def look_at(
         self, paths: Sequence[Path], progress: Callable[[int, int], None] = lambda done, of: None
     ) -> tuple[list[Known | None], dict[Path, str]]:
-        """What is known of each file, None where it is unreadable, and why it is.
+        """Each file as one whose features are kept, None where it is unreadable, and why it is.
 
         progress: is told how many of how many new pictures have been through the network.
         """
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(_digest, paths))
-        found = {digest: self._load(digest) for digest in set(digests) if not isinstance(digest, InputError)}
+        found = {digest: self._known(digest) for digest in set(digests) if not isinstance(digest, InputError)}
         unreadable = {p: str(d) for p, d in zip(paths, digests, strict=True) if isinstance(d, InputError)}
         new = {d: p for p, d in zip(paths, digests, strict=True) if isinstance(d, str) and found[d] is None}
         done = 0
@@ -81,6 +85,25 @@ class FeatureCache:
             done += len(batch)
             progress(done, len(new))
         return [found[d] if isinstance(d, str) else None for d in digests], unreadable
+
+    def features(self, known: Sequence[Known]) -> np.ndarray:
+        """[M, V, ...] of M pictures, as `Method.embed` gives them; more than IN_MEMORY bytes lie in a temporary file.
+
+        FewshotError where that finds no room.
+        """
+        first = self._features(known[0])
+        shape = (len(known), *first.shape)
+        if math.prod(shape) * first.itemsize <= IN_MEMORY:
+            return np.stack([self._features(one) for one in known])
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                for one in known:
+                    file.write(self._features(one).tobytes())
+                file.flush()
+                return np.memmap(file, first.dtype, "c", shape=shape)  # c: what is written to it stays in memory
+        except OSError as error:
+            size = f"{math.prod(shape) * first.itemsize / 1e9:.1f} GB of features"
+            raise FewshotError(f"no room for {size} in {self.folder}: {error.strerror}; set cache_dir") from error
 
     def judge(self, support: np.ndarray, y: np.ndarray, ways: int, query: np.ndarray) -> Judged:
         """As `Method.judge`. InputError where a score is not finite, which would otherwise be some class."""
@@ -107,26 +130,36 @@ class FeatureCache:
             if not np.isfinite(features).all():
                 raise InputError(f"what the network makes of pictures is not finite; {OTHER}")
             for (digest, (_, pixels)), one in zip(good, features, strict=True):
-                known = Known(one, pixels)
-                self._store(digest, known)
+                known = Known(digest, pixels)
+                self._store(known, one)
                 yield digest, known
 
-    def _load(self, digest: str) -> Known | None:
+    def _known(self, content: str) -> Known | None:
         try:
-            with np.load(self.folder / f"{digest}.npz") as stored:
-                return Known(stored["features"], str(stored["pixels"]))
-        except (OSError, ValueError, KeyError):  # missing, or not written to its end
+            with np.load(self.folder / f"{content}.npz") as stored:
+                return Known(content, str(stored["pixels"]))
+        except (OSError, ValueError, KeyError, BadZipFile):  # missing, or not written to its end
             return None
 
-    def _store(self, digest: str, known: Known) -> None:
+    def _features(self, known: Known) -> np.ndarray:
+        """[V, ...]."""
+        if known.content in self.unwritten:
+            return self.unwritten[known.content]
+        try:
+            with np.load(self.folder / f"{known.content}.npz") as stored:
+                return stored["features"]
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise FewshotError(f"{self.folder} was changed meanwhile: {error}; run the command again") from error
+
+    def _store(self, known: Known, features: np.ndarray) -> None:
         """Written beside its place, then renamed. A cache that cannot be written is no reason to stop."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-                np.savez(file, features=known.features, pixels=np.array(known.pixels))
-            Path(file.name).replace(self.folder / f"{digest}.npz")
+                np.savez(file, features=features, pixels=np.array(known.pixels))
+            Path(file.name).replace(self.folder / f"{known.content}.npz")
         except OSError:
-            return
+            self.unwritten[known.content] = features
 
 
 def _digest(path: Path) -> str | InputError:

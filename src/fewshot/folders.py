@@ -70,6 +70,12 @@ def as_label(text: str) -> str:
     return text if text.isprintable() else printable(text)
 
 
+def name_of(root: str | Path) -> str:
+    """What a folder of pictures, or a file that lists them, is called: its own name, without a file's ending."""
+    path = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100  without `..`, and links as they are called
+    return as_label(path.stem if path.suffix.lower() == ".csv" else path.name)
+
+
 def left_out(folder: Folder) -> list[str]:
     """What `look_into` left out, a line for each reason."""
     reasons = (("hidden files", folder.hidden), ("files that are no pictures", folder.others))
@@ -77,10 +83,11 @@ def left_out(folder: Folder) -> list[str]:
 
 
 def endings() -> frozenset[str]:
-    """File name endings of the picture formats that Pillow reads."""
+    """File name endings of the picture formats that Pillow reads, and of HEIC, which phones write: an error says so."""
     from PIL import Image
 
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return frozenset(known | {".heic", ".heif"})
 
 
 def some(names: Sequence[object], most: int = 3) -> str:

@@ -83,10 +83,10 @@ def predict(
     if unknown is not None and not 0 < unknown < 1:
         raise InputError(f"unknown={unknown} is no share between 0 and 1; 0.05 calls 5 % of known pictures unknown")
     folder, asked = class_folder(support), _queries(query)
-    known, unreadable = cache.embed([*folder.paths, *asked.paths], progress)
+    known, unreadable = cache.look_at([*folder.paths, *asked.paths], progress)
     notes = _unreadable_notes(unreadable, skip)
     own, other = known[: len(folder.paths)], known[len(folder.paths) :]
-    learned, features = _without_copies(folder, own)
+    learned, support_known = _without_copies(folder, own)
     kept = [i for i, one in enumerate(other) if one is not None]
     if not kept:
         raise InputError(f"none of the {len(other)} query pictures can be read")
@@ -96,8 +96,7 @@ def predict(
     new = np.array([one.pixels not in seen for one in shown])
     if not new.all():
         notes.append(f"query: {int((~new).sum())} of {len(new)} pictures are in support, too; no accuracy counts them")
-    query_features = np.stack([one.features for one in shown])
-    judged = cache.judge(features, learned.y, len(learned.names), query_features)
+    judged = cache.judge(cache.features(support_known), learned.y, len(learned.names), cache.features(shown))
     notes += [f"query: {note}" for note in left_out(asked)]
     return _concluded(judged, learned, asked, new, unknown, [*learned.notes, *notes])
 
@@ -107,10 +106,10 @@ def learn(
 ) -> tuple[Labelled, np.ndarray]:
     """The pictures of the class folders in `support`, and what the method keeps of them; errors as for `predict`."""
     folder = class_folder(support)
-    known, unreadable = cache.embed(folder.paths, progress)
+    known, unreadable = cache.look_at(folder.paths, progress)
     notes = _unreadable_notes(unreadable, skip)
-    learned, features = _without_copies(folder, known)
-    return learned._replace(notes=[*learned.notes, *notes]), features
+    learned, kept = _without_copies(folder, known)
+    return learned._replace(notes=[*learned.notes, *notes]), cache.features(kept)
 
 
 def _concluded(
@@ -153,7 +152,7 @@ def _truth(labels: Sequence[str], names: Sequence[str], *, open_set: bool) -> li
     return list(labels)
 
 
-def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labelled, np.ndarray]:
+def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labelled, list[Known]]:
     """The readable pictures, each once in a class; one with the same pixels in another class stays, and is named."""
     copies = Copies()
     kept = [
@@ -165,8 +164,7 @@ def _without_copies(folder: Folder, known: Sequence[Known | None]) -> tuple[Labe
         raise InputError(f"no picture of {some(lost)} can be read")
     notes = [f"support: {note}" for note in (*left_out(folder), *copies.notes())]
     y = np.array([names.index(folder.labels[i]) for i in kept])
-    features = np.stack([one.features for i in kept if (one := known[i]) is not None])
-    return Labelled([folder.paths[i] for i in kept], names, y, notes), features
+    return Labelled([folder.paths[i] for i in kept], names, y, notes), [one for i in kept if (one := known[i])]
 
 
 def _unreadable_notes(unreadable: dict[Path, str], skip: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run is to do, before any of its objects exists. Layer 4."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ def plan_training(
 ) -> Plan:  # fmt: skip
     """choices: group -> name of the YAML file. The run's name is `name`, else <algorithm>_<dataset>_<ways>w<shots>s."""
     names = chosen_names(config, choices)
-    what = [names[group].replace("/", "-") for group in ("algorithm", "dataset")]
+    what = [re.sub(r"[^\w.,+-]+", "-", names[group]) for group in ("algorithm", "dataset")]
     name = str(config["name"] or "_".join([*what, f"{config['ways']}w{config['shots']}s"]))
     parent = Path(config["output_dir"]) / "train" / name
     return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, sweep=sweep,
@@ -59,8 +60,7 @@ def plan_evaluation(
     """config: that of the run `run`, with the protocol asked for; choices: of groups that it chose anew (dataset)."""
     run = RunFolder(Path(config["run"]))
     changes.refuse_fixed(config, run.config, choices)
-    names = stored_names(run) | {group: name for group, name in choices.items() if name}
-    names = {group: names[group] for group in ("dataset", "backbone", "algorithm")}
+    names = chosen_names(config, stored_names(run) | {group: name for group, name in choices.items() if name})
     own = str(run.result()["name"] if run.finished else run.path.resolve().parent.name)
     if Path(own).name != own:  # of a folder that somebody sent
         raise Damaged(run.path / "result.json", f"name is {own}, which is no name of one folder")

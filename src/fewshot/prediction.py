@@ -7,18 +7,19 @@ Shapes: scores and probabilities [M, N] float64, higher for likelier classes; y 
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fewshot.feature_heads import cross_entropy, unit
+from fewshot.feature_heads import cross_entropy
+from fewshot.unit_features import Array, chunks, unit
 
 SCALE = 10.0  # of scores near 0 and 1, where no class has a second picture to calibrate by
 SCALES = np.logspace(-1, 2.5, 141)  # that are tried
 Z95 = 1.959963984540054  # as in metrics.py, which imports torch
-Array = np.ndarray
 
 
 class Judged(NamedTuple):
@@ -31,13 +32,19 @@ class Judged(NamedTuple):
 
 def nearest(query: Array, support: Array) -> Array:
     """Support pictures most like each query, by cosine: [P, V, D], [M, V, D] -> [P, K]; see `most_alike`."""
-    q, s = (unit(unit(z, rooted=True).mean(1), rooted=False) for z in (query, support))
-    return most_alike(q @ s.T)
+
+    def means(z: Array) -> Array:
+        cuts = chunks(len(z), z[0].size)
+        parts = [unit(unit(z[cut], rooted=True).mean(1), rooted=False).astype(np.float32) for cut in cuts]
+        return np.concatenate(parts)
+
+    return most_alike(means(query), means(support))
 
 
-def most_alike(similar: Array, most: int = 3) -> Array:
-    """Similarities [P, M] -> the columns of the largest `most` in each row, the largest first."""
-    return np.argsort(-similar, axis=1, kind="stable")[:, :most]
+def most_alike(query: Array, support: Array, most: int = 3) -> Array:
+    """[P, D], [M, D] -> the rows of `support` of the largest products with each query, the largest first [P, K]."""
+    cuts = chunks(len(query), len(support))
+    return np.concatenate([np.argsort(-(query[cut] @ support.T), axis=1, kind="stable")[:, :most] for cut in cuts])
 
 
 def softmax(scores: Array) -> Array:
@@ -58,8 +65,12 @@ def has_others(y: Array) -> Array:
 
 
 def best_scale(scores: Array, y: Array) -> float:
-    """The inverse temperature of the least mean -log p(y): scores [M, N], y [M]."""
-    return float(SCALES[int(np.argmin([cross_entropy(s * scores, y) for s in SCALES]))])
+    """The inverse temperature of `SCALES` of the least mean -log p(y), which is convex in it: scores [M, N], y [M]."""
+
+    def grows(i: int) -> bool:
+        return cross_entropy(SCALES[i + 1] * scores, y) >= cross_entropy(SCALES[i] * scores, y)
+
+    return float(SCALES[bisect_left(range(len(SCALES) - 1), True, key=grows)])
 
 
 class Accuracy(NamedTuple):

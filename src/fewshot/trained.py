@@ -13,6 +13,7 @@ from fewshot.assemble import Config, make_algorithm
 from fewshot.backbones.normalized import Normalized
 from fewshot.datasets.base import ImageSet
 from fewshot.errors import FewshotError, InputError
+from fewshot.folders import name_of
 from fewshot.identity import edited
 from fewshot.pictures import Pictures
 from fewshot.run_folder import RunFolder
@@ -73,11 +74,16 @@ def stored_names(run: RunFolder) -> dict[str, str]:
 
 
 def chosen_names(config: Config, choices: Mapping[str, str | None]) -> dict[str, str]:
-    """Group -> the name of the YAML file that was chosen, which tells fomaml from maml; without one, the class's."""
-    return {
+    """Group -> the name of the YAML file that was chosen, which tells fomaml from maml; without one, the class's.
+
+    A data set that lies at `root` has the name of that folder or file: two of them are two data sets.
+    """
+    names = {
         group: choices.get(group) or str(config[group]["_target_"]).rsplit(".", 1)[-1].lower()
         for group in ("dataset", "backbone", "algorithm")
     }
+    root = config["dataset"].get("root")
+    return names | ({"dataset": name_of(root) or names["dataset"]} if root else {})
 
 
 class Start(NamedTuple):

@@ -38,13 +38,14 @@ def test_thirty_classes_train_and_start_another_run(tmp_path: Path, caplog: pyte
     assert "mine: 1 copies of other pictures left out (group 0/class 3/1.bmp)" in caplog.text
     first = only(tmp_path / "outputs" / "train")
     told = result(first)
-    assert told["dataset"] == "folder"
+    assert told["dataset"] == "mine"
     assert told["test"]["accuracy"] > 40  # by colour
     assert (told["protocol"]["split"], told["protocol"]["stored_size"]) == ("fractions", [3, 9, 9])
     other = ("dataset=folder", "dataset.root=more", "dataset.size=8", "dataset.fractions=[0,0,1]")
     pictures(tmp_path / "more", 5, name="new")
     succeed("evaluate", f"run={first}", *other, cwd=tmp_path)
     evaluated = only(tmp_path / "outputs" / "evaluate")
+    assert result(evaluated)["dataset"] == "more"
     content = result(evaluated)["protocol"]["content"]
     assert f"dataset_content: {content}\n" in (evaluated / "config.yaml").read_text()
     assert content != told["protocol"]["content"]

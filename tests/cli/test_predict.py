@@ -85,6 +85,14 @@ def test_where_all_is_known_torch_is_not_imported(predict: Callable[..., None], 
     subprocess.run([sys.executable, "-c", check, *words], check=True, cwd=pictures, capture_output=True)
 
 
+def test_features_beyond_memory_stay_on_disk(predict: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    predict("out=a.csv")
+    monkeypatch.setattr("fewshot.features.IN_MEMORY", 0)
+    monkeypatch.setattr("fewshot.unit_features.CHUNK", 1000)
+    predict("out=b.csv")
+    assert Path("a.csv").read_text() == Path("b.csv").read_text()
+
+
 def test_what_is_left_out_is_named(predict: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     (Path("support") / "dog" / "notes.txt").write_text("woof")
     (Path("support") / "dog" / ".hidden.png").write_bytes(b"")
@@ -131,6 +139,7 @@ def test_unreadable_files_are_an_error_or_skipped(
     broken = Path("support") / "dog" / "broken.jpg"
     for content, reason in (
         (BOMB, r"is too large: Image size \(3600000000 pixels\) exceeds"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "cannot be read: it is HEIC, which Pillow does not read; convert it"),
         (b"no picture", NO_PICTURE),
     ):
         broken.write_bytes(content)
@@ -162,6 +171,9 @@ def test_unreadable_files_are_an_error_or_skipped(
         (["support=support", "query=query", "head=svm"], "head=svm is unknown; choose ridge, logistic, cosine or cl2n"),
         (["support=support", "query=query", "adapt=some"], "adapt=some is unknown; choose head or all"),
         (["support=support", "query=query", "run=a", "adapt=all"], "adapt=all has no meaning here: run=a adapts as it"),
+        (["support=support", "query=query", "run=a", "head=cosine"], "head=cosine has no meaning here: run=a has its"),
+        (["support=support", "query=query", "backbone=timm", "threads=0"], "threads=0 is below 1"),
+        (["support=support", "query=query", "out=support/dog"], "cannot write support/dog: Is a directory; choose"),
         (["support=support", "query=query", "checkpoint=best"], "checkpoint=best has no meaning here: it needs run="),
         (
             ["support=support", "query=query", "run=a", "backbone=b"],

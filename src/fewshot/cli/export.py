@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from fewshot.cli.own_pictures import OF_BOTH, Words, feature_cache, progress
-from fewshot.cli.words import writing
+from fewshot.cli.words import check_writable, writing
 
 HELP = f"""fewshot export support=DIR out=FILE [run=RUN] [KEY=VALUE ...]: a classifier that runs without fewshot
 
   out=FILE         FILE.onnx (ONNX) or FILE.pt2 (torch.export); it is run on the support pictures at once
 {OF_BOTH}"""
+TRIED = 500  # support pictures, at most, that the file is run on
 
 
 def main(argv: list[str]) -> int:
@@ -26,15 +27,18 @@ def main(argv: list[str]) -> int:
     from fewshot.prediction import accuracy, has_others, scale_of, softmax
 
     exported.check_ending(path)
+    check_writable(path)
     cache = feature_cache(words)
     method = cache.method
     learned, features = learn(Path(words.keys["support"]), cache, skip=words.keys["unreadable"] == "skip",
                               progress=progress)  # fmt: skip
     ways = len(learned.names)
-    judged = cache.judge(features, learned.y, ways, features)
+    tried = np.unique(np.linspace(0, len(learned.y) - 1, TRIED, dtype=int))  # of all classes
+    judged = cache.judge(features, learned.y, ways, features[tried])
     scale, rules = scale_of(judged.left_out, learned.y), dict(method.rules)
     inverted = rules.pop("inverted")
-    images = [method.images(decode(read(path), str(path))).transpose(1, 2, 0) for path in learned.paths]
+    shown = [learned.paths[i] for i in tried]
+    images = [method.images(decode(read(path), str(path))).transpose(1, 2, 0) for path in shown]
     pictures = np.ascontiguousarray(255 - np.stack(images) if inverted else np.stack(images))
     model = exported.Exported(method.fitted(features, learned.y, ways), scale=scale, inverted=inverted)
     metadata = {"classes": learned.names, **rules, "temperature": 1 / scale, "fewshot": __version__}
@@ -47,5 +51,6 @@ def main(argv: list[str]) -> int:
     if expected := accuracy(judged.left_out[told].argmax(-1) == learned.y[told]):
         print(f"expected accuracy: {expected}, each support picture judged by the others")
     print(f"{path}: {ways} classes, {found.megabytes:.1f} MB, {1000 * found.seconds:.1f} ms a picture")
-    print(f"largest difference to fewshot's probabilities, {len(pictures)} support pictures: {found.difference:.1g}")
+    of = f"{len(pictures)}" if len(pictures) == len(learned.y) else f"{len(pictures)} of {len(learned.y)}"
+    print(f"largest difference to fewshot's probabilities, {of} support pictures: {found.difference:.1g}")
     return 0

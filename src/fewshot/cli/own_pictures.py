@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fewshot.features import FeatureCache
 
 SHARED: dict[str, Any] = {
-    "support": None, "run": None, "checkpoint": None, "trust": "false", "backbone": None, "head": "ridge",
+    "support": None, "run": None, "checkpoint": None, "trust": "false", "backbone": None, "head": None,
     "adapt": "head", "unreadable": "error", "device": "auto", "cache_dir": None, "threads": None,
 }  # fmt: skip
 OF_BOTH = """  support=DIR      a folder with a folder of pictures for each class
@@ -68,11 +68,14 @@ class Words:
                 keys[key] = None if keys.get(key) is None else kind(keys[key])
             except ValueError as error:
                 raise InputError(f"{key}={keys[key]} is not {like}") from error
+        if keys["threads"] is not None and keys["threads"] < 1:
+            raise InputError(f"threads={keys['threads']} is below 1; leave it out for all cores")
         check_choice("adapt", keys["adapt"], ("head", "all"))
         if keys["run"] and keys["adapt"] == "all":
             raise InputError(f"adapt=all has no meaning here: run={keys['run']} adapts as it has learned; leave it out")
-        other, own = ("backbone", "backbone") if keys["run"] else ("algorithm", "checkpoint")
-        if wrong := [w for w in self.deeper if w.startswith(f"{other}.")] + [f"{own}={keys[own]}"] * bool(keys[own]):
+        other, own = ("backbone", ("head", "backbone")) if keys["run"] else ("algorithm", ("checkpoint",))
+        wrong = [f"{k}={keys[k]}" for k in own if keys[k]] + [w for w in self.deeper if w.startswith(f"{other}.")]
+        if wrong:
             why = f"run={keys['run']} has its own network" if keys["run"] else "it needs run=RUN"
             raise InputError(f"{wrong[0]} has no meaning here: {why}; leave it out")
         if not Path(keys["support"]).is_dir():  # before torch is imported
@@ -110,6 +113,7 @@ def _pretrained(words: Words) -> "FeatureCache":
     import hashlib
 
     from fewshot.cli.compose import compose
+    from fewshot.feature_heads import HEADS
     from fewshot.features import FeatureCache
     from fewshot.with_head import WithHead
 
@@ -132,7 +136,7 @@ def _pretrained(words: Words) -> "FeatureCache":
     weights = Path(str(node.get("weights")))
     key = dict(node) | ({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()} if weights.is_file() else {})
     cache_dir = Path(keys["cache_dir"] or config["cache_dir"])
-    method = WithHead(make, head=keys["head"], device=keys["device"])
+    method = WithHead(make, head=keys["head"] or HEADS[0], device=keys["device"])
     if keys["adapt"] == "head":
         return FeatureCache(cache_dir, key, method)
     from fewshot.fine_tuned import FineTuned

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.cli.own_pictures import OF_BOTH, Words, feature_cache, progress
-from fewshot.cli.words import write, writing
+from fewshot.cli.words import check_writable, write
 from fewshot.errors import InputError
 from fewshot.text import csv_cell
 
@@ -35,8 +35,7 @@ def main(argv: list[str]) -> int:
     query = _files(keys["query"])
     for key in ("out", "html"):
         if keys[key]:
-            with writing(Path(keys[key])):
-                Path(keys[key]).touch()
+            check_writable(Path(keys[key]))
 
     from fewshot.own_pictures import predict
 

@@ -35,6 +35,15 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {printable(path)}: {error.strerror or error}; choose another file") from error
 
 
+def check_writable(path: Path) -> None:
+    """InputError where a file that the user asked for cannot be written; makes its folder, and no empty file."""
+    with writing(path):
+        new = not path.exists()
+        path.open("ab").close()
+        if new:
+            path.unlink()
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a file that the user asked for, and make its folder: what was there before stays until the new is whole.
 

@@ -19,7 +19,7 @@ from fewshot.datasets.class_splits import SPLITS, as_listed, by_fractions
 from fewshot.datasets.labelled_files import Labelled, in_folders, in_list
 from fewshot.datasets.picture_files import NAMED, Written, write_pictures
 from fewshot.errors import FewshotError, InputError
-from fewshot.folders import some
+from fewshot.folders import name_of, some
 from fewshot.pictures import JPEG, Pictures
 from fewshot.printable import printable
 
@@ -70,7 +70,7 @@ class Folder:
         instead = f"do without training, with a pre-trained network: {self._prediction(found)}"
         notes = [*found.notes, *data.notes, *self._notes(data, split, instead)]
         return ImageSet(
-            name=self._root().stem,
+            name=name_of(self._root()),
             **(data._asdict() | {"notes": [printable(note) for note in notes]}),
             splits=splits | {"trainval": sorted(splits["train"] + splits["val"])},
             size=self.size,
