@@ -16,6 +16,12 @@ from toy_data import blobs
 from fewshot.datasets.base import ImageSet
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # tests/ops/test_fused_norm.py
+    if item.get_closest_marker("gpu") and not (torch.cuda.is_available() or interpreted):
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Small tensors: a second thread does no work, and where another process holds its core all wait for it."""

@@ -91,7 +91,7 @@ def test_parameters_come_back_as_plain_tensors_without_gradient(tmp_path: Path) 
     assert not weight.requires_grad
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_tensors_of_the_gpu_come_back_on_the_cpu(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, {"x": torch.arange(6.0, device="cuda").view(2, 3).t()})
     assert equal(checkpoint.load(tmp_path)[1]["x"], torch.arange(6.0).view(2, 3).t())

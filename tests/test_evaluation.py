@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from tape import on_tape
+from test_outer_step import make
 from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm, embed
 from fewshot.datasets.base import ImageSet
+from fewshot.engine import capture
 from fewshot.episode import Episodes
 from fewshot.errors import FewshotError, InputError
 from fewshot.evaluation import Evaluation, evaluate, raw_pixels
@@ -284,3 +287,34 @@ def test_progress_counts_every_episode_once(sampler: EpisodeSampler) -> None:
     evaluate(NearestMean(), sampler, episodes=10, tasks=4, advance=done.append)
     raw_pixels(sampler, episodes=10, tasks=4, advance=done.append)
     assert done == [4, 4, 2] * 2
+
+
+def test_captured_batches_give_the_scores_of_plain_ones(
+    make_blobs: Callable[..., ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, the ragged last batch too, which has a shape of its own and is not captured."""
+    images, taped = make_blobs(classes=15), on_tape(monkeypatch)
+    for model in ("maml running", "protonet"):
+        algorithm = make(model, images, dropout=0.3)
+        draws = EpisodeSampler(images, "val", ways=3, shots=1, queries=2, seed=0, transforms=[QuarterTurn()])
+        options: dict[str, Any] = {"episodes": 15, "tasks": 2, "every_step": True}
+        plain = evaluate(algorithm, draws, **options)
+        assert taped == []
+        captured = evaluate(algorithm, draws, **options, cuda_graph=True)
+        assert len(taped) == 1
+        taped.clear()
+        for name in ("step_accuracy", "classes", "finite"):
+            assert torch.equal(getattr(captured, name), getattr(plain, name)), name
+        assert captured.loss == plain.loss
+
+
+def test_a_batch_that_cannot_be_captured_is_tested_as_it_is(
+    sampler: EpisodeSampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(function: capture.Replay) -> capture.Replay:
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(capture, "cuda_graph", refuse)
+    captured = evaluate(NearestMean(), sampler, episodes=20, tasks=3, every_step=True, cuda_graph=True)
+    assert torch.equal(captured.step_accuracy, run(sampler, episodes=20).step_accuracy)
+    assert caplog.messages == ["the test of a batch cannot be captured in a CUDA graph and runs as it is (not here)"]

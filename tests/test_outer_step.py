@@ -1,7 +1,6 @@
 """One outer update: parts add up to the whole, nothing in it asks the device, and a replay does the same work.
 
-Without a GPU a replay is that of `Tape`: the same operations on the same memory, as a CUDA graph does it. What a
-capture would bake in (a step's number, a rate, a tensor that moves) shows on it as well.
+Without a GPU a replay is that of a `Tape`: see tape.py.
 """
 
 import copy
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from tape import Tape, on_tape
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,11 +26,10 @@ from fewshot.engine import capture
 from fewshot.engine.processes import Processes
 from fewshot.episode import Batch, Episode, StepOutput
 from fewshot.evaluation import evaluate
-from fewshot.ops import tasks
 from fewshot.ops.dropblock import DropBlock
-from fewshot.outer_step import OuterStep
+from fewshot.outer_step import DrawnStep, OuterStep
 from fewshot.sampler import EpisodeSampler
-from fewshot.streams import stream
+from fewshot.streams import BatchStream, BlockStream, stream
 
 CPU = torch.device("cpu")
 ADAM = functools.partial(torch.optim.Adam, lr=0.01, fused=True)
@@ -47,7 +46,6 @@ MODELS = {
     "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2"],
     "baseline": ["algorithm=baseline", "algorithm.stream.batch_size=8"],
 }  # fmt: skip
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @functools.cache
@@ -261,59 +259,48 @@ def test_an_evaluation_asks_nothing_before_its_end(images: ImageSet, model: str)
 # ---- captured and plain steps agree -------------------------------------------------------------------------
 
 
-class Tape(TorchDispatchMode):
-    """Records operations and their tensors; `replay` does them again on the same memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done: list[tuple[Any, Any, Any, list[Tensor]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        given = [r.alias_info for r in func._schema.returns]
-        if not given or any(alias is None or alias.is_write for alias in given):  # a view stays what it is
-            fresh = bool(given) and all(alias is None for alias in given)
-            leaves, _ = torch.utils._pytree.tree_flatten(out)
-            self.done.append((func, args, kwargs or {}, [t for t in leaves if fresh and isinstance(t, Tensor)]))
-        return out
-
-    def replay(self) -> None:
-        with torch.no_grad():
-            for func, args, kwargs, outs in self.done:
-                leaves, _ = torch.utils._pytree.tree_flatten(func(*args, **kwargs))
-                for old, new in zip(outs, [t for t in leaves if isinstance(t, Tensor)] if outs else [], strict=True):
-                    old.copy_(new)
-
-
 @pytest.fixture
 def taped(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
-    """Captures go to a tape. Recording runs the operations, which a capture does not: the first replay is that."""
-    tapes: list[Tape] = []
+    return on_tape(monkeypatch)
 
-    def record(function: capture.Replay) -> capture.Replay:
-        with Tape() as tape, monkeypatch.context() as patch:
-            patch.setattr(tasks, "_capturing", lambda tensor: True)
-            function()
-        tapes.append(tape)
-        first = [True]
-        return lambda: first.clear() if first else tape.replay()
 
-    monkeypatch.setattr(capture, "cuda_graph", record)
-    return tapes
+class Spoiled(BlockStream):
+    """A stream of which one batch is nothing but nan."""
+
+    def __init__(self, stream: BlockStream, step: int) -> None:
+        self.stream, self.step, self.block, self.source = stream, step, stream.block, stream.source
+        self.draw = stream.draw
+
+    def gather(self, drawn: Any, k: int | Tensor) -> Batch:
+        factor = torch.where(torch.as_tensor(k == self.step - 1), math.nan, 1.0)
+        batch = self.stream.gather(drawn, k)
+        return type(batch)(*[t * factor if t.is_floating_point() else t for t in batch])
+
+
+class Numbered:
+    """The batches of a stream by their numbers alone, as a user's own stream may give them."""
+
+    def __init__(self, stream: BatchStream) -> None:
+        self.batch = stream.batch
 
 
 def trained(
     algorithm: Algorithm, images: ImageSet, *, steps: int = 12, device: torch.device = CPU, spoiled: int | None = None,
-    **options: Any,
+    given: bool = False, **options: Any,
 ) -> tuple[dict[str, Tensor], OuterStep]:  # fmt: skip
-    """Weights and buffers after some steps, with a rate and dropout of their own in each."""
+    """Weights and buffers after some steps, with a rate and dropout of their own in each.
+
+    given: batches are drawn outside and given to the step.
+    """
     step = outer(algorithm.to(device), gradient_clip=0.5, device=device, **options)
     batches = draws(algorithm, images.on(device), device=device)
+    batches = batches if spoiled is None else Spoiled(batches, spoiled)
+    drawn_step = DrawnStep(step, batches)
     for k in range(steps):
-        batch = batches.batch(k)
-        if k + 1 == spoiled:
-            batch = type(batch)(*[t * math.nan if t.is_floating_point() else t for t in batch])
-        step(batch, step=k, rate=1 / (k + 1))
+        if given:
+            step(batches.batch(k), step=k, rate=1 / (k + 1))
+        else:
+            drawn_step(step=k, rate=1 / (k + 1))
     return {name: t.detach().clone() for name, t in algorithm.state_dict().items()}, step
 
 
@@ -332,15 +319,35 @@ def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 def test_a_replayed_step_does_the_same_to_the_last_bit(
     images: ImageSet, taped: list[Tape], model: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Data, gradients and optimiser in one, against the parts one by one with batches from outside."""
     dropout = 0.0 if model == "maml checkpointed" else 0.3
     replayed, step = trained(make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True)
-    assert len(taped) == 2
+    graphs = 1 if model == "baseline" else 2  # the step; where the episodes' block of two ends, the draw
+    assert len(taped) == graphs
     monkeypatch.setattr(capture, "WARMUP", 12)  # all of them
-    plain, by_hand = trained(make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True)
-    assert len(taped) == 2
+    plain, by_hand = trained(
+        make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True, given=True
+    )
+    assert len(taped) == graphs
     assert_equal(plain, replayed)
     assert torch.equal(by_hand.window, step.window)
     assert by_hand.guard.steps == step.guard.steps == 12
+
+
+@pytest.mark.parametrize("model", ["protonet", "baseline"])
+def test_a_replayed_draw_gives_the_streams_batches(images: ImageSet, taped: list[Tape], model: str) -> None:
+    """Over many blocks and epochs, each with a permutation of its own, and from the middle of one on."""
+    algorithm = make(model, images)
+    batches = draws(algorithm, images)
+    drawn_step = DrawnStep(outer(algorithm, cuda_graph=True), batches)
+    seen: list[Tensor] = []
+    drawn_step.step.gradients_of = lambda batch: seen.append(batch[0].clone())
+    drawn_step.step.clip_and_step = lambda: None
+    for k in range(3, 5 * batches.block + 4, max(1, batches.block - 1)):
+        drawn_step._draw_if_due(k)
+        drawn_step._batch_and_step()
+        assert torch.equal(seen.pop(), batches.batch(k)[0]), k
+    assert len(taped) == 1
 
 
 def test_a_replayed_step_drops_more_from_step_to_step(
@@ -354,6 +361,30 @@ def test_a_replayed_step_drops_more_from_step_to_step(
     monkeypatch.setattr(capture, "WARMUP", 12)
     plain, _ = trained(by_hand, images, cuda_graph=True)
     assert_equal(plain, replayed)
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_between_processes_the_exchange_is_no_part_of_a_graph(
+    images: ImageSet, taped: list[Tape], monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    """Two processes of the same data: the mean is their own gradient, replayed in two graphs or not at all."""
+
+    class Alike(Processes):
+        def mean_(self, tensors: Sequence[Tensor]) -> None:
+            asked.append(len(tensors))
+
+    def refuse(function: capture.Replay) -> capture.Replay:
+        raise RuntimeError("not here")
+
+    asked: list[int] = []
+    alone, _ = trained(make("maml", images), images, cuda_graph=True)
+    taped.clear()
+    if not parts:
+        monkeypatch.setattr(capture, "cuda_graph", refuse)
+    two, _ = trained(make("maml", images), images, cuda_graph=True, processes=Alike(size=2))
+    assert len(taped) == (3 if parts else 0)  # the draw, gradients, optimiser
+    assert len(asked) == 12
+    assert_equal(alone, two)
 
 
 @pytest.mark.parametrize("spoiled", [3, 4, 7])
@@ -375,11 +406,27 @@ def test_what_cannot_be_captured_runs_as_it_is(
     with caplog.at_level(logging.WARNING, "fewshot"):
         captured, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM, cuda_graph=True)
     assert_close(plain, captured)
-    (record,) = caplog.records  # the optimiser's step follows without a word: gradients now move in memory
-    assert record.getMessage() == (
-        "the outer gradient cannot be captured in a CUDA graph and runs as it is "
-        "(operation not permitted when stream is capturing)"
-    )
+    reason = "(operation not permitted when stream is capturing)"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the outer step with its data cannot be captured in a CUDA graph and is captured without them {reason}",
+        f"the outer gradient cannot be captured in a CUDA graph and runs as it is {reason}",
+    ]  # the optimiser's step follows without a word: gradients now move in memory
+
+
+def test_a_stream_of_ones_own_is_drawn_outside_the_graph(
+    images: ImageSet, taped: list[Tape], caplog: pytest.LogCaptureFixture
+) -> None:
+    replayed, _ = trained(make("protonet", images), images, cuda_graph=True)
+    algorithm = make("protonet", images)
+    step = outer(algorithm, gradient_clip=0.5, cuda_graph=True)
+    taped.clear()
+    with caplog.at_level(logging.WARNING, "fewshot"):
+        drawn_step = DrawnStep(step, Numbered(draws(algorithm, images)))
+    for k in range(12):
+        drawn_step(step=k, rate=1 / (k + 1))
+    assert len(taped) == 2  # gradients, optimiser
+    assert_equal(replayed, dict(algorithm.state_dict()))
+    assert caplog.messages == ["Numbered is no BlockStream: its batches are made outside the CUDA graph"]
 
 
 def test_dropout_in_checkpointed_steps_is_not_captured(
@@ -414,9 +461,9 @@ def test_a_checkpoint_does_not_tell_whether_steps_were_captured(images: ImageSet
         algorithm.load_state_dict(state["model"])
         step = outer(algorithm, CALM_ADAM, gradient_clip=0.5, cuda_graph=graph)
         step.load(state, step=5, window=[0.0, 0.0])
-        batches = draws(algorithm, images)
+        drawn_step = DrawnStep(step, draws(algorithm, images))
         for k in range(5, 12):
-            step(batches.batch(k), step=k, rate=1 / (k + 1))
+            drawn_step(step=k, rate=1 / (k + 1))
         ends.append(dict(algorithm.state_dict()))
     whole, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM)
     for end in ends:
@@ -426,7 +473,7 @@ def test_a_checkpoint_does_not_tell_whether_steps_were_captured(images: ImageSet
 # ---- the same on a GPU --------------------------------------------------------------------------------------
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize(("model", "optimizer"), [*((model, CALM_ADAM) for model in MODELS), ("protonet", SGD)])
 def test_captured_and_plain_steps_agree_on_a_gpu(
     images: ImageSet, model: str, optimizer: Any, caplog: pytest.LogCaptureFixture
@@ -439,7 +486,7 @@ def test_captured_and_plain_steps_agree_on_a_gpu(
     assert_close(*ends)
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("spoiled", [3, 4, 7])
 def test_a_captured_step_freezes_on_a_gpu(images: ImageSet, spoiled: int) -> None:
     options = {"device": torch.device("cuda"), "cuda_graph": True}
@@ -447,23 +494,21 @@ def test_a_captured_step_freezes_on_a_gpu(images: ImageSet, spoiled: int) -> Non
     assert step.guard.bad_step(wait=True) == spoiled
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")  # PyTorch's, once
 def test_steps_do_not_wait_for_the_gpu(images: ImageSet) -> None:
     device = torch.device("cuda")
     for graph in (False, True):
         algorithm = make("maml", images).to(device)
-        step, batches = (
-            outer(algorithm, device=device, cuda_graph=graph),
-            draws(algorithm, images.on(device), device=device),
-        )
+        batches = draws(algorithm, images.on(device), device=device)
+        step = DrawnStep(outer(algorithm, device=device, cuda_graph=graph), batches)
         for k in range(70):
             torch.cuda.set_sync_debug_mode("error" if k > capture.WARMUP else "default")
-            step(batches.batch(k), step=k, rate=1.0)
+            step(step=k, rate=1.0)
         torch.cuda.set_sync_debug_mode("default")
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_an_algorithm_that_asks_falls_back_on_a_gpu(images: ImageSet, caplog: pytest.LogCaptureFixture) -> None:
     class Asks(Algorithm):
         def __init__(self, inner: Algorithm) -> None:

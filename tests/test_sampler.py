@@ -270,7 +270,7 @@ def test_exactly_enough_is_enough(make_images: Make) -> None:
 
 def test_an_epoch_shows_each_image_at_most_once(make_images: Make) -> None:
     batches = MinibatchStream(make_images(UNEQUAL, splits={"train": [1, 2, 4]}), "train", batch_size=8, seed=0)
-    assert batches.per_epoch == 6  # of 50 images; two are left out
+    assert batches.block == 6  # of 50 images; two are left out
     epochs = [torch.cat([rows_of(batches.batch(6 * e + b).x) for b in range(6)]) for e in range(300)]
     for rows in epochs:
         assert len(rows.unique()) == 48
@@ -332,7 +332,7 @@ def test_an_algorithm_gets_the_stream_that_it_requests(make_images: Make) -> Non
         stream(Episodes(tasks=0, ways=3, shots=1, queries=2), images, "train", seed=0, within_groups=False, device=CPU)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_cuda_draws_the_same_episodes(make_images: Make) -> None:
     images = make_images(UNEQUAL, groups=list("aaaabbbb"), **TURNED)
     cuda = torch.device("cuda")

@@ -65,7 +65,7 @@ def test_an_image_is_changed_alike_in_whatever_batch(transform: Transform) -> No
         torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("transform", EVERY, ids=str)
 def test_cuda_changes_alike_and_is_captured(transform: Transform) -> None:
     images, keys = noise(count=12).cuda(), KEYS[:12].cuda()

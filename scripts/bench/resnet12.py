@@ -106,6 +106,7 @@ def ours(what: str, widths: Sequence[int], device: str, quick: bool) -> tuple[fl
     from ours import built, noise_images
 
     from fewshot.assemble import make_augment
+    from fewshot.outer_step import DrawnStep
     from fewshot.streams import stream
 
     words = [
@@ -119,15 +120,14 @@ def ours(what: str, widths: Sequence[int], device: str, quick: bool) -> tuple[fl
         made.algorithm.stream, images, "train", seed=0, within_groups=False, device=made.machine.device,
         transforms=make_augment(made.config).train.values(),
     )  # fmt: skip
-    numbers = iter(range(10**9))
+    numbers, with_data = iter(range(10**9)), DrawnStep(made.step, batches)
     if what == "step":
         batch = batches.batch(0)
         found = measure(lambda: made.step(batch, step=next(numbers), rate=1.0), device, quick=quick)
         return found.ms, found.others
 
     def step() -> None:
-        k = next(numbers)
-        made.step(batches.batch(k), step=k, rate=1.0)
+        with_data(step=next(numbers), rate=1.0)
 
     return several(step, device, quick)
 

@@ -32,7 +32,7 @@ class EmbeddedEpisodes:
         sizes = sampler.source.sizes
         self._shift = sizes.cumsum(0) - sizes - sampler.source.starts  # [classes], from image row to feature row
 
-    def sample(self, first: int, tasks: int) -> Episode:
+    def sample(self, first: int | Tensor, tasks: int) -> Episode:
         """Episodes first..first+tasks-1, as `EpisodeSampler.sample` draws them."""
         sampler, drawn = self.sampler, self.sampler.draw(first, tasks)
         shift = self._shift[drawn.position]  # [T, N]

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.embedded import embedded
+from fewshot.engine.capture import Captured
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.runtime import autocast
 from fewshot.episode import Episode, check_logits
@@ -22,6 +23,7 @@ from fewshot.sampler import EpisodeSampler
 
 QUERY_ORDER = random.key(0, "query order")
 FEATURE_TASKS = 10  # times as many episodes at a time, where they are of embeddings
+Score = Callable[[Tensor, int], tuple[Tensor, ...]]  # of episodes first, first + 1, ..., so many: a row for each
 
 
 class Evaluation(NamedTuple):
@@ -64,7 +66,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     algorithm: Algorithm, sampler: EpisodeSampler, *, episodes: int, tasks: int, dtype: torch.dtype | None = None,
     every_step: bool = False, between: Callable[[], None] = lambda: None, processes: Processes = ALONE,
-    advance: Callable[[int], None] = lambda episodes: None,
+    advance: Callable[[int], None] = lambda episodes: None, cuda_graph: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Adapt to and predict episodes 0..episodes-1 of the stream, `tasks` at a time, without gradients.
 
@@ -74,6 +76,7 @@ def evaluate(
     called after each with the number of episodes that are done with it.
     processes: take turns at the batches and hand each other what they gave: all return the same, and the same
     as one process alone.
+    cuda_graph: launch each batch of images, from its draw to its scores, as one CUDA graph, where it can be captured.
     """
     start = time.perf_counter()
     with _evaluating(algorithm):
@@ -82,21 +85,50 @@ def evaluate(
         )
         model, source = (algorithm.on_features(), features) if features else (algorithm, sampler)
         tasks *= FEATURE_TASKS if features else 1
+        device = sampler.source.device
+        cuda_graph &= features is None and sampler.source.on_device
+
+        def score(first: Tensor, tasks: int) -> tuple[Tensor, ...]:
+            batch = source.sample(first, tasks)
+            with autocast(device, dtype):
+                steps = list(_predictions(model, batch, first, every_step=every_step))
+            return _scores(steps, batch)
+
+        batches = _Batches(score, tasks, device=device, cuda_graph=cuda_graph)
         parts = []
         for start_of_round in range(0, episodes, tasks * processes.size):
             between()
             first = start_of_round + tasks * processes.rank
             if first < episodes:
-                batch = source.sample(first, min(tasks, episodes - first))
-                with autocast(sampler.source.device, dtype):
-                    steps = list(_predictions(model, batch, first, every_step=every_step))
-                parts.append(_scores(steps, batch))
+                parts.append(batches(first, min(tasks, episodes - first)))
             advance(min(tasks * processes.size, episodes - start_of_round))
     accuracy, finite, classes, loss = _in_order(parts, processes)
     return Evaluation(
         accuracy[:, -1], accuracy, classes, loss.mean().item(), time.perf_counter() - start, finite,
         embedded_once=features is not None,
     )  # fmt: skip
+
+
+class _Batches:
+    """`score` of one batch of episodes after the other; those of `tasks` episodes are one CUDA graph."""
+
+    def __init__(self, score: Score, tasks: int, *, device: torch.device, cuda_graph: bool) -> None:
+        self.score, self.tasks, self.device = score, tasks, device
+        self._captured = Captured(self._keep_scores, name="the test of a batch") if cuda_graph else None
+        self._kept: tuple[Tensor, ...] = ()
+
+    def __call__(self, first: int, tasks: int) -> tuple[Tensor, ...]:
+        number = torch.full((), first, device=self.device)
+        if self._captured is None or tasks != self.tasks:
+            return self.score(number, tasks)
+        self._captured(number)
+        return tuple(t.clone() for t in self._kept)
+
+    def _keep_scores(self, first: Tensor) -> None:
+        found = self.score(first, self.tasks)
+        self._kept = self._kept or tuple(torch.empty_like(t) for t in found)
+        for kept, t in zip(self._kept, found, strict=True):
+            kept.copy_(t)
 
 
 @contextmanager
@@ -111,12 +143,11 @@ def _evaluating(algorithm: Algorithm) -> Iterator[None]:
         algorithm.train(was_training)
 
 
-def _predictions(algorithm: Algorithm, batch: Episode, first: int, *, every_step: bool) -> Iterator[Tensor]:
+def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_step: bool) -> Iterator[Tensor]:
     """Logits [T, N*Q, N] of episodes first, first + 1, ...: at the end, or after each inner step."""
-    counter = torch.arange(first, first + len(batch.query_y), device=batch.query_y.device)
-    number = torch.arange(batch.query_y.shape[1], device=counter.device)
-    order = random.mix(random.mix(QUERY_ORDER, counter)[:, None], number).argsort(-1)  # [T, N*Q]
-    query_x = batch.query_x.flatten(0, 1)[(order + number.numel() * (counter - first)[:, None]).flatten()]
+    task, number = (torch.arange(n, device=batch.query_y.device) for n in batch.query_y.shape)
+    order = random.mix(random.mix(QUERY_ORDER, task + first)[:, None], number).argsort(-1)  # [T, N*Q]
+    query_x = batch.query_x.flatten(0, 1)[(order + number.numel() * task[:, None]).flatten()]
     query_x = query_x.view(batch.query_x.shape)
     back = order.argsort(-1)[..., None].expand(*order.shape, batch.ways)
     adapt = algorithm.adaptation if every_step else lambda *a, **k: [algorithm.adapt(*a, **k)]

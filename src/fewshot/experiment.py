@@ -113,6 +113,7 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
         config=config, names=made.plan.names, run_name=made.plan.run_name, algorithm=made.algorithm,
         images=made.images, split=config["evaluation"]["test_split"], sampler=made.test, machine=made.machine,
         which=which, step=progress.step, context=made.context, overlap=made.overlap,
+        cuda_graph=made.trainer.cuda_graph,
     )  # fmt: skip
     untrained = partial(assemble.make_algorithm, config, made.context, config["seed"])
     outcome = record.run_test(tested, untrained=untrained, between=between)
@@ -151,6 +152,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
         images=images, split=split,
         sampler=assemble.test_sampler(config, images, split, machine.device), machine=machine,
         which=model.which, step=model.step, context=model.context, overlap=overlap,
+        cuda_graph=model.config["trainer"]["cuda_graph"],
     )  # fmt: skip
     tell(images)
     outcome = record.run_test(tested)

@@ -1,5 +1,7 @@
-"""One outer update: gradients, their mean over the processes, clipping, the optimiser. Layer 3."""
+"""One outer update: a batch, gradients, their mean over the processes, clipping, the optimiser. Layer 3."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,15 +16,19 @@ from fewshot.engine.runtime import autocast
 from fewshot.episode import Batch, check_step
 from fewshot.ops import random
 from fewshot.ops.dropblock import step_counters
+from fewshot.streams import BatchStream, BlockStream
+
+log = logging.getLogger("fewshot")
 
 
 class OuterStep:
     """Calling it trains `algorithm` on one batch; nothing in it asks the device for a number.
 
-    It is two fixed sequences of tensor operations, `_compute_gradients` and `_apply_gradients`, with the exchange
-    between the processes in the middle; on CUDA each becomes a CUDA graph (`cuda_graph`, see engine.capture). The
-    step's number and learning rate are therefore tensors. `window` holds the sums of loss and accuracy (percent) of
-    the steps since it was last emptied; `guard` says whether all was finite.
+    It is two fixed sequences of tensor operations, `gradients_of` and `clip_and_step`, with the exchange between
+    the processes in the middle; on CUDA each becomes a CUDA graph (`cuda_graph`, see engine.capture), or both
+    together with the batch one (`DrawnStep`). The step's number and learning rate are therefore tensors. `window`
+    holds the sums of loss and accuracy (percent) of the steps since it was last emptied; `guard` says whether all
+    was finite.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class OuterStep:
         self.device, self.dtype = device, dtype
         self.parameters = [p for p in algorithm.parameters() if p.requires_grad]
         self.learning_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._factor = 1.0  # on them
         self.guard = FiniteGuard(optimizer, list(algorithm.buffers()), device)
         self.step_counters = step_counters(algorithm)
         state = algorithm.state_dict()  # a buffer that it does not name is a constant; a forward moves the others
@@ -44,18 +51,23 @@ class OuterStep:
         self.seed = torch.initial_seed()
         self.batch_type: Any = None  # Episode or Minibatch; a CUDA graph is given its tensors only
         self.compute_gradients: Callable[..., None] = self._compute_gradients
-        self.apply_gradients: Callable[[], None] = self._apply_gradients
-        if cuda_graph and self.guard.fused:
+        self.apply_gradients: Callable[[], None] = self.clip_and_step
+        self.captured = cuda_graph and self.guard.fused
+        if self.captured:
             self._use_cuda_graphs()
 
     def __call__(self, batch: Batch, *, step: int, rate: float) -> None:
         """The update after `step` others, at `rate` times the optimiser's own learning rate."""
-        self._seed_generators(step)
-        self._set_learning_rate(rate)
+        self.prepare(step, rate)
         self.batch_type = type(batch)
         self.compute_gradients(*batch)
-        self._average_over_processes()
+        self.average_over_processes()
         self.apply_gradients()
+
+    def prepare(self, step: int, rate: float) -> None:
+        """What is told to the device before a step."""
+        self._seed_generators(step)
+        self._set_learning_rate(rate)
 
     def _seed_generators(self, step: int) -> None:
         """Step k (its dropout) draws from (seed, k, rank) only: a replay needs no state of a generator."""
@@ -67,6 +79,9 @@ class OuterStep:
                 torch.cuda.manual_seed(seed)
 
     def _set_learning_rate(self, factor: float) -> None:
+        if factor == self._factor:  # a constant rate needs no kernel
+            return
+        self._factor = factor
         for group, own in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(own * factor)
@@ -74,8 +89,10 @@ class OuterStep:
                 group["lr"] = own * factor
 
     def _compute_gradients(self, *tensors: Tensor) -> None:
+        self.gradients_of(self.batch_type(*tensors))
+
+    def gradients_of(self, batch: Batch) -> None:
         """Forward and backward on this process's part of the meta-batch; fills `.grad` and `measured`."""
-        batch = self.batch_type(*tensors)
         self.guard.keep_buffers()
         self.optimizer.zero_grad()
         with autocast(self.device, self.dtype):
@@ -85,13 +102,13 @@ class OuterStep:
         accuracy = (out.logits.detach().argmax(-1) == batch.targets).double().mean() * 100
         self.measured.copy_(torch.stack([out.loss.detach().double(), accuracy]))
 
-    def _average_over_processes(self) -> None:
+    def average_over_processes(self) -> None:
         """The mean is finite only where each process's part is, so that all of them come to the same decision."""
         if self.processes.size > 1:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             self.processes.mean_([*gradients, *self.running_statistics, self.measured])
 
-    def _apply_gradients(self) -> None:
+    def clip_and_step(self) -> None:
         """Clip, and step where everything is finite."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.gradient_clip_value is not None:
@@ -112,7 +129,7 @@ class OuterStep:
                 group["capturable"] = True
         gradients = Captured(self._compute_gradients, name="the outer gradient")
         self.compute_gradients = gradients
-        self.apply_gradients = Captured(self._apply_gradients, name="the optimiser's step", after=gradients)
+        self.apply_gradients = Captured(self.clip_and_step, name="the optimiser's step", after=gradients)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on: the same whatever device and number of processes it was made with."""
@@ -133,3 +150,69 @@ class OuterStep:
         self.seed = state["seed"]
         self.guard.steps.fill_(step)
         self.window.copy_(torch.tensor(window, dtype=torch.float64))
+
+
+class DrawnStep:
+    """Batch k of `stream`, then the outer step: where it can be captured, both as one CUDA graph.
+
+    A graph holds no number of Python's: the batch's own is a tensor that counts up in the graph, and the indices of
+    a block of batches lie at a fixed place, where another graph draws them when the next block begins. Between
+    processes the graph ends at the gradients. Streams that are no BlockStream, and those whose gathering cannot be
+    captured (a transform that asks the device) or whose images lie in the host's memory, give their batches to the
+    step from outside.
+    """
+
+    def __init__(self, step: OuterStep, stream: BatchStream) -> None:
+        self.step, self.stream = step, stream
+        self._whole: Captured | None = None
+        if step.captured and not isinstance(stream, BlockStream):
+            log.warning("%s is no BlockStream: its batches are made outside the CUDA graph", type(stream).__name__)
+        elif step.captured and isinstance(stream, BlockStream) and stream.source.on_device:
+            self._use_cuda_graphs(stream)
+
+    def __call__(self, *, step: int, rate: float) -> float:
+        """The update after `step` others; returns the seconds that the host spent on its batch.
+
+        What is drawn and gathered within a graph takes none of them.
+        """
+        begin = time.perf_counter()
+        if self._whole is None or self._whole.plain:
+            batch = self.stream.batch(step)
+            drawn = time.perf_counter()
+            self.step(batch, step=step, rate=rate)
+            return drawn - begin
+        self._draw_if_due(step)
+        drawn = time.perf_counter()
+        self.step.prepare(step, rate)
+        self._whole()
+        if self.step.processes.size > 1:
+            self.step.average_over_processes()
+            self._apply()
+        return drawn - begin
+
+    def _use_cuda_graphs(self, stream: BlockStream) -> None:
+        self._blocks, self._number, self._next = stream, -1, 0
+        self._k = torch.zeros(1, dtype=torch.int64, device=stream.source.device)  # of the coming batch
+        self._drawn = stream.draw(self._k[0])
+        self._draw = Captured(self._draw_block, name="the draw of indices")
+        otherwise = "is captured without them"
+        self._whole = Captured(self._batch_and_step, name="the outer step with its data", otherwise=otherwise)
+        self._apply = Captured(self.step.clip_and_step, name="the optimiser's step", after=self._whole)
+
+    def _draw_if_due(self, step: int) -> None:
+        if step != self._next:  # the first one of a run that goes on
+            self._k.fill_(step)
+        number, self._next = step // self._blocks.block, step + 1
+        if number != self._number:
+            self._draw(self._k[0])
+            self._number = number
+
+    def _draw_block(self, k: Tensor) -> None:
+        for mine, t in zip(self._drawn, self._blocks.draw(k // self._blocks.block), strict=True):
+            mine.copy_(t)
+
+    def _batch_and_step(self) -> None:
+        self.step.gradients_of(self._blocks.gather(self._drawn, self._k))
+        if self.step.processes.size == 1:
+            self.step.clip_and_step()
+        self._k += 1

@@ -47,6 +47,7 @@ class Prepared:
         done = evaluation.evaluate(
             self.algorithm, self.val, episodes=options["val_episodes"], tasks=options["tasks"],
             dtype=self.machine.dtype, processes=self.machine.processes,
+            cuda_graph=self.trainer.cuda_graph and self.machine.device.type == "cuda",
         )  # fmt: skip
         if bad := int((~done.finite).sum()):
             log.warning(

@@ -42,6 +42,7 @@ class Tested:
     step: int  # of that checkpoint's run
     context: Mapping[str, Any]  # what constructors were told of the training data
     overlap: str | None = None  # what is to be said of classes with two uses, see `leaks`
+    cuda_graph: bool = True  # on CUDA: the test's batches as graphs, where they can be captured
 
 
 class Outcome(NamedTuple):
@@ -63,6 +64,7 @@ def run_test(
     evaluation, machine = tested.config["evaluation"], tested.machine
     options: dict[str, Any] = {"episodes": evaluation["episodes"], "tasks": evaluation["tasks"]}
     shared = options | {"dtype": machine.dtype, "processes": machine.processes, "between": between}
+    shared["cuda_graph"] = tested.cuda_graph and machine.device.type == "cuda"
     rounds = 2 if untrained is None else 3
     with Progress("testing, with baselines", rounds * options["episodes"], usual=True) as work:
         advance = work.advance if machine.processes.first else lambda episodes: None

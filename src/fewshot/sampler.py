@@ -134,16 +134,18 @@ class EpisodeSampler:
             return "as in the file"
         return "uniform" if self.dirichlet is None else f"dirichlet({self.dirichlet}), {self.total_queries} in all"
 
-    def draw(self, first: int, tasks: int) -> Drawn:
-        """Episodes first..first+tasks-1."""
-        key = random.mix(self._key, torch.arange(first, first + tasks, device=self.source.device))  # [T]
+    def draw(self, first: int | Tensor, tasks: int) -> Drawn:
+        """Episodes first..first+tasks-1; first may be an int64 scalar on the device."""
+        episode = torch.arange(tasks, device=self.source.device) + first  # [T]
+        key = random.mix(self._key, episode)  # [T]
         group = random.below(random.mix(key, key.new_full((), 0)), len(self._count))
         member = random.distinct(random.mix(key, key.new_full((), 1)), self._count[group], self.ways)
         position = self._order[self._first[group][:, None] + member]  # [T, N]
         lane = torch.arange(2, 2 + self.ways, device=key.device)
         per_class = random.mix(key[:, None], lane)  # [T, N]
         if self.given is not None:
-            return Drawn(*[t[first : first + tasks] for t in self.given])._replace(keys=per_class)
+            held = episode.clamp(max=len(self.given.query) - 1)  # whoever reads ahead asks for more
+            return Drawn(*[t[held] for t in self.given])._replace(keys=per_class)
         drawing = random.distinct(per_class, self.source.sizes[position], self.shots + self.most)
         rows = self.source.starts[position][..., None] + drawing  # [T, N, K + most]
         query_y, number = self._shared_out(key)
@@ -198,7 +200,7 @@ class EpisodeSampler:
         """Rows [B] of the image array as episodes have them, where `fixed_images` is true: [B, C, H, W]."""
         return self.source.gather(rows, self.transforms, lambda transform: torch.zeros_like(rows))
 
-    def sample(self, first: int, tasks: int) -> Episode:
+    def sample(self, first: int | Tensor, tasks: int) -> Episode:
         """Episodes first..first+tasks-1 of this stream."""
         batch = self.episodes(self.draw(first, tasks))
         if self.source.reads_ahead:

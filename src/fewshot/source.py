@@ -23,6 +23,11 @@ class Source:
         self.shape, self.device = images.image_shape, device
         self.reads_ahead = is_large(self.pixels)
 
+    @property
+    def on_device(self) -> bool:
+        """Whether all images lie on the device, so that a CUDA graph can hold `gather`."""
+        return self.pixels.device.type == self.device.type
+
     def gather(self, rows: Tensor, transforms: Sequence[Transform], keys: Callable[[Transform], Tensor]) -> Tensor:
         """Image rows [...] -> float32 images [..., C, H, W] in [0, 1].
 

@@ -23,38 +23,81 @@ class BatchStream(Protocol):
     def batch(self, k: int) -> Batch: ...
 
 
-class EpisodeStream:
+ROWS = ("support", "query")  # the fields of `Drawn` that are rows of the image array
+OTHERS = tuple(name for name in Drawn._fields if name not in ROWS)
+Indices = tuple[Tensor, ...]  # of a block of batches, int64
+
+
+class BlockStream:
+    """A stream whose indices are drawn for `block` batches at once, so that small tensor operations do not add up.
+
+    Both halves can depend on tensors alone, so that a CUDA graph can hold them (`outer_step.DrawnStep`).
+    """
+
+    block: int
+    source: Source  # of the images
+    _number = -1  # of the block at hand
+    _drawn: Indices = ()
+
+    def draw(self, number: Tensor) -> Indices:
+        """The indices of block `number`, an int64 scalar: of the same shapes for every block, `rows` of the first."""
+        raise NotImplementedError
+
+    def rows(self, drawn: Indices, k: int | Tensor) -> Tensor:
+        """The rows of the images of batch k (a number, or int64 [1]) of the block that `drawn` is of."""
+        raise NotImplementedError
+
+    def gather(self, drawn: Indices, k: int | Tensor) -> Batch:
+        """Batch k of that block."""
+        raise NotImplementedError
+
+    def batch(self, k: int) -> Batch:
+        batch = self.gather(self._of_batch(k), k)
+        if self.source.reads_ahead:
+            self.source.expect(self.rows(self._of_batch(k + 1), k + 1))
+        return batch
+
+    def _of_batch(self, k: int) -> Indices:
+        """The indices of its block; rows go to where the images are, once per block."""
+        if (number := k // self.block) != self._number:
+            rows, *rest = self.draw(torch.full((), number, device=self.source.device))
+            self._drawn, self._number = (rows.to(self.source.pixels.device), *rest), number
+        return self._drawn
+
+
+class EpisodeStream(BlockStream):
     """Batch k of a training run: `tasks` consecutive episodes of a sampler, or one of `parts` equal parts of them.
 
     Every part draws all indices (some microseconds) and gathers its own images.
     """
 
     def __init__(self, sampler: EpisodeSampler, tasks: int, *, part: int = 0, parts: int = 1) -> None:
-        self.sampler, self.tasks = sampler, tasks
+        self.sampler, self.tasks, self.block, self.source = sampler, tasks, BLOCK, sampler.source
         self._part = _share(tasks, part, parts, "algorithm.stream.tasks")
-        self._block, self._drawn = -1, Drawn(*[torch.empty(0)] * 6)
+        self._like: dict[str, tuple[torch.Size, torch.dtype]] = {}  # of a batch's `Drawn`
 
-    def batch(self, k: int) -> Episode:
-        batch, source = self.sampler.episodes(self._of_batch(k)), self.sampler.source
-        if source.reads_ahead:
-            coming = self._of_batch(k + 1)
-            source.expect(coming.support, coming.query)
-        return batch
+    def draw(self, number: Tensor) -> Indices:
+        """What each batch's `Drawn` holds, in one row of each of two tensors [block, numbers]."""
+        drawn = self.sampler.draw(number * (self.block * self.tasks), self.block * self.tasks)
+        own = {n: t.unflatten(0, (self.block, -1))[:, self._part] for n, t in drawn._asdict().items()}
+        self._like = {n: (t.shape[1:], t.dtype) for n, t in own.items()}
+        return tuple(torch.cat([own[n].flatten(1) for n in names], 1) for names in (ROWS, OTHERS))
 
-    def _of_batch(self, k: int) -> Drawn:
-        block, within = divmod(k, BLOCK)
-        if block != self._block:
-            drawn = self.sampler.draw(block * BLOCK * self.tasks, BLOCK * self.tasks)
-            place = self.sampler.source.pixels.device  # rows go to the images, once per block
-            self._drawn = drawn._replace(support=drawn.support.to(place), query=drawn.query.to(place))
-            self._block = block
-        first = within * self.tasks
-        rows = slice(first + self._part.start, first + self._part.stop)
-        return Drawn(*[t[rows] for t in self._drawn])
+    def rows(self, drawn: Indices, k: int | Tensor) -> Tensor:
+        return _row(drawn[0], k % self.block)
+
+    def gather(self, drawn: Indices, k: int | Tensor) -> Episode:
+        fields: dict[str, Tensor] = {}
+        for row, names in ((self.rows(drawn, k), ROWS), (_row(drawn[1], k % self.block), OTHERS)):
+            parts = row.split([self._like[n][0].numel() for n in names])
+            for name, part in zip(names, parts, strict=True):
+                shape, dtype = self._like[name]
+                fields[name] = part.view(shape).to(dtype)
+        return self.sampler.episodes(Drawn(**fields))
 
 
-class MinibatchStream:
-    """Mini-batches over all images of a split: every epoch is a new permutation, the ragged end is dropped.
+class MinibatchStream(BlockStream):
+    """Mini-batches over all images of a split: every epoch (a block) is a new permutation, the ragged end is dropped.
 
     Of `parts` equal parts of each batch this stream gives the one.
     """
@@ -77,34 +120,34 @@ class MinibatchStream:
                 f"batch_size={batch_size} but split '{split}' of '{images.name}' has {len(self._rows)} images; "
                 f"choose 1 to {len(self._rows)}"
             )
-        self.batch_size, self.per_epoch = batch_size, len(self._rows) // batch_size
+        self.batch_size, self.block = batch_size, len(self._rows) // batch_size
         self._key = random.key(seed, split, "minibatches")
-        self._epoch, self._order = -1, torch.empty(0)
         self._part = _share(batch_size, part, parts, "algorithm.stream.batch_size")
+        self._place = torch.arange(self._part.start, self._part.stop, device=self.source.device)
 
-    def batch(self, k: int) -> Minibatch:
-        place = torch.arange(self._part.start, self._part.stop, device=self.source.device)
-        key = random.mix(random.mix(self._key, place.new_full((), -k - 1)), place)
+    def draw(self, number: Tensor) -> Indices:
+        """A permutation of all images, the ragged end left out: [block, batch_size]."""
+        counter = torch.arange(len(self._rows), device=number.device)
+        order = random.mix(random.mix(self._key, number), counter).argsort()
+        return (order[: self.block * self.batch_size].view(self.block, -1)[:, self._part],)
+
+    def rows(self, drawn: Indices, k: int | Tensor) -> Tensor:
+        return self._rows[_row(drawn[0], k % self.block)]
+
+    def gather(self, drawn: Indices, k: int | Tensor) -> Minibatch:
+        of_batch = -k - 1 if isinstance(k, Tensor) else self._place.new_full((), -k - 1)
+        key = random.mix(random.mix(self._key, of_batch), self._place)
 
         def keys(transform: Transform) -> Tensor:  # in QuarterTurn's lane the key itself: published results drew so
             return key if transform.lane == -1 else random.mix(key, key.new_full((), -2 - transform.lane))
 
-        chosen = self._of_batch(k)
-        images = self.source.gather(self._rows[chosen], self.transforms, keys)
-        labels = self._class[chosen].to(self.source.device)
-        if self.source.reads_ahead:
-            self.source.expect(self._rows[self._of_batch(k + 1)])
-        return Minibatch(images, labels)
+        images = self.source.gather(self.rows(drawn, k), self.transforms, keys)
+        return Minibatch(images, self._class[_row(drawn[0], k % self.block)].to(self.source.device))
 
-    def _of_batch(self, k: int) -> Tensor:
-        """Which images of the split."""
-        epoch, within = divmod(k, self.per_epoch)
-        if epoch != self._epoch:
-            counter = torch.arange(len(self._rows), device=self._rows.device)
-            key = random.mix(self._key, counter.new_full((), epoch))
-            self._order, self._epoch = random.mix(key, counter).argsort(), epoch
-        first = within * self.batch_size
-        return self._order[first + self._part.start : first + self._part.stop]
+
+def _row(t: Tensor, place: int | Tensor) -> Tensor:
+    """t[place], for a number or int64 [1], which a GPU need not tell."""
+    return t.index_select(0, place)[0] if isinstance(place, Tensor) else t[place]
 
 
 def _share(size: int, part: int, parts: int, key: str) -> slice:

@@ -18,7 +18,7 @@ from fewshot.errors import FewshotError, InputError
 from fewshot.held_run import HeldRun
 from fewshot.loggers.base import Logger
 from fewshot.optimizer import make_optimizer
-from fewshot.outer_step import OuterStep
+from fewshot.outer_step import DrawnStep, OuterStep
 from fewshot.schedules import Schedule
 from fewshot.signals import Stopped, StopSignal
 from fewshot.streams import BatchStream
@@ -95,12 +95,12 @@ class Trainer:
         Raises Stopped after a signal (state saved), FewshotError when the loss is not finite (state before
         that step saved, so that `resume` replays it).
         """
-        run = _Run(self, algorithm, folder, context, device, dtype, processes)
+        run = _Run(self, algorithm, stream, folder, context, device, dtype, processes)
         run.restore()
         algorithm.train()
         with run.profiler():
             while run.progress.step < self.steps and not self._out_of_patience(run.progress):
-                run.update(stream)
+                run.update()
                 self._after_step(run, validate, loggers, stop)
         if self._out_of_patience(run.progress):
             run.save()
@@ -152,8 +152,8 @@ class _Run:
     """The state of one `fit`: the outer step with its optimiser, the progress, and the folder that keeps both."""
 
     def __init__(
-        self, trainer: Trainer, algorithm: Algorithm, folder: HeldRun, context: Mapping[str, Any],
-        device: torch.device, dtype: torch.dtype | None, processes: Processes,
+        self, trainer: Trainer, algorithm: Algorithm, stream: BatchStream, folder: HeldRun,
+        context: Mapping[str, Any], device: torch.device, dtype: torch.dtype | None, processes: Processes,
     ) -> None:  # fmt: skip
         self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
         self.processes = processes
@@ -163,18 +163,17 @@ class _Run:
             gradient_clip_value=trainer.gradient_clip_value, device=device, dtype=dtype, processes=processes,
             cuda_graph=trainer.cuda_graph and device.type == "cuda",
         )  # fmt: skip
+        self.drawn_step = DrawnStep(self.outer_step, stream)
         self.progress = Progress()
         self._traced: StepProfiler | None = None
 
-    def update(self, stream: BatchStream) -> None:
+    def update(self) -> None:
         """One outer step."""
         progress = self.progress
         start = time.perf_counter()
-        batch = stream.batch(progress.step)
-        drawn = time.perf_counter()
-        self.outer_step(batch, step=progress.step, rate=self.trainer.schedule(progress.step))
+        rate = self.trainer.schedule(progress.step)
+        progress.data_seconds += self.drawn_step(step=progress.step, rate=rate)
         progress.step += 1
-        progress.data_seconds += drawn - start
         progress.seconds += time.perf_counter() - start
         if self._traced is not None:
             self._traced.step()

@@ -101,7 +101,7 @@ def test_every_ordered_choice_is_equally_likely(bound: int, draws: int) -> None:
     assert chi_square(counts[counts > 0]) < freedom + 4 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_cuda_draws_the_same_numbers() -> None:
     bound = torch.arange(20, 1020)
     ours = random.distinct(keys(1000), bound, 15)

@@ -166,7 +166,7 @@ def test_no_product_is_rounded_and_the_settings_stay(
     assert settings() == before
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("captured", [False, True], ids=["plain", "in a CUDA graph"])
 def test_a_gpu_multiplies_in_full(rounding: None, captured: bool) -> None:
     a, b = (t.float().cuda().requires_grad_() for t in pair(points=256, width=512))

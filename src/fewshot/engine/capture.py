@@ -22,13 +22,16 @@ class Captured:
 
     function: returns nothing, reads and writes tensors that stay where they are; those given are copied into
     buffers of its own first (on a GPU some microseconds, once per step), which have the shapes of the capture:
-    ValueError for others. Where it cannot be captured it stays as it is (`plain`), with one line in the log. after:
-    the one whose results this one reads from where they were at its capture; if that one stayed plain they move, and
-    this one stays plain as well.
+    ValueError for others. Where it cannot be captured it stays as it is (`plain`), with one line in the log, whose
+    end is `otherwise`. after: the one whose results this one reads from where they were at its capture; if that one
+    stayed plain they move, and this one stays plain as well.
     """
 
-    def __init__(self, function: Callable[..., None], *, name: str, after: "Captured | None" = None) -> None:
-        self.function, self.name, self.after = function, name, after
+    def __init__(
+        self, function: Callable[..., None], *, name: str, after: "Captured | None" = None,
+        otherwise: str = "runs as it is",
+    ) -> None:  # fmt: skip
+        self.function, self.name, self.after, self.otherwise = function, name, after, otherwise
         self.plain = False
         self._stream = torch.cuda.Stream() if torch.cuda.is_available() else None
         self._inputs: tuple[Tensor, ...] = ()
@@ -75,7 +78,7 @@ class Captured:
             self._replay = cuda_graph(lambda: self.function(*self._inputs))
         except RuntimeError as error:  # nothing has run: a plain call follows
             reason = " ".join(str(error).split("\n")[0].split())
-            log.warning("%s cannot be captured in a CUDA graph and runs as it is (%s)", self.name, reason)
+            log.warning("%s cannot be captured in a CUDA graph and %s (%s)", self.name, self.otherwise, reason)
             self.plain = True
 
 

@@ -62,8 +62,9 @@ class Processes:
             with _together():
                 torch.distributed.all_reduce(flat)
             flat /= self.size
-            for t, values in zip(own, flat.split([t.numel() for t in own]), strict=True):
-                t.detach().copy_(values.view_as(t))
+            parts = flat.split([t.numel() for t in own])
+            means = [values.view_as(t) for t, values in zip(own, parts, strict=True)]
+            torch._foreach_copy_([t.detach() for t in own], means)
 
     def broadcast(self, value: Any) -> Any:
         """The first process's value, in all processes: tensors on the CPU and plain values, nested in any way."""
