@@ -239,6 +239,7 @@ def two_steps_and_a_test(config: dict[str, Any], images: ImageSet) -> None:
     assert math.isfinite(found.loss)
 
 
+RANDOM = {"low": 1, "high": 9}, {"rest_of": 12}  # shots and queries of R2D2
 ADAM, RFS = (0.001, 0, 0.0), (0.05, 0.9, 5e-4)
 # What papers, or their authors' code, have: a batch or (tasks, ways, shots, queries); updates; rate, momentum, decay;
 # queries, episodes and checkpoint of the test; accuracy.
@@ -264,8 +265,8 @@ RECIPES: dict[str, tuple[Any, int, tuple[float, ...], tuple[int, int, str], floa
     "meta_baseline/mini_imagenet_resnet12_512_5w5s":
         ((4, 5, 5, 15), 20 * 200, (0.001, 0.9, 5e-4), (15, 8000, "best"), 79.26),
     "metaoptnet/cifar_fs_resnet12": ((8, 5, 5, 6), 60 * 1000, (0.1, 0.9, 5e-4), (15, 1000, "best"), 84.3),
-    "r2d2/cifar_fs_r2d2_net_5w1s": ((1, 20, 5, 7), 24_000, (0.005, 0, 0.0), (47, 10_000, "best"), 65.4),
-    "r2d2/cifar_fs_r2d2_net_5w5s": ((1, 20, 5, 7), 24_000, (0.005, 0, 0.0), (43, 10_000, "best"), 79.4),
+    "r2d2/cifar_fs_r2d2_net_5w1s": ((1, 20, *RANDOM), 24_000, (0.005, 0, 0.0), (47, 10_000, "best"), 65.4),
+    "r2d2/cifar_fs_r2d2_net_5w5s": ((1, 20, *RANDOM), 24_000, (0.005, 0, 0.0), (43, 10_000, "best"), 79.4),
 }  # fmt: skip
 
 
@@ -318,7 +319,7 @@ def test_every_experiment_trains(photographs: ImageSet, experiment: str) -> None
     """Two steps, on noise instead of photographs, of presets that differ in more than data set, ways and shots."""
     chose = preset(experiment).choices
     smaller = chosen(algorithm=str(chose["algorithm"]), backbone=str(chose["backbone"]))
-    config = compose("config", [f"experiment={experiment}", *smaller, "queries=5"]).config
+    config = compose("config", [f"experiment={experiment}", *smaller, "queries=5", "train_ways=5"]).config
     two_steps_and_a_test(config, photographs)
 
 

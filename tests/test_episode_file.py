@@ -22,19 +22,22 @@ def sampler(images: ImageSet, split: str = "train", **options: Any) -> EpisodeSa
     return EpisodeSampler(images, split, **(sizes | options))
 
 
-@pytest.mark.parametrize("options", [{}, {"dirichlet": 2}, {"transforms": [Shift(pixels=1)]}])
+UNEQUAL = {"ways": {"low": 2, "high": 4}, "shots": {"low": 1, "high": 5, "per": "class"}, "queries": {"rest_of": 9}}
+
+
+@pytest.mark.parametrize("options", [{}, {"dirichlet": 2}, {"transforms": [Shift(pixels=1)]}, UNEQUAL])
 def test_what_was_written_is_read_again(make_images: Make, tmp_path: Path, options: dict[str, Any]) -> None:
     images, file = make_images([20] * 6), tmp_path / "new" / "episodes.npz"
     plain = sampler(images, **options).sample(0, 7)
     first = sampler(images, **options)
     share(file, first, images, 7)
-    other = sampler(images, seed=5, **({k: v for k, v in options.items() if k == "dirichlet"}))
+    other = sampler(images, seed=5, **({k: v for k, v in options.items() if k != "transforms"}))
     share(file, other, images, 7)
     assert other.given_from == first.given_from and other.query_balance == "as in the file"
     again = sampler(images, **options)
     share(file, again, images, 7)
-    for wanted, found in zip(plain, again.sample(0, 7), strict=True):
-        assert torch.equal(wanted, found)
+    for wanted, found in zip(plain.apart(), again.sample(0, 7).apart(), strict=True):
+        assert all(torch.equal(*both) for both in zip(wanted, found, strict=True))
     assert torch.equal(other.sample(3, 2).classes, plain.classes[3:5]), "its own were drawn"
 
 
@@ -69,6 +72,20 @@ def test_what_does_not_fit_is_refused(make_images: Make, tmp_path: Path, change:
     np.savez(file, **(dict(np.load(file)) | change))
     with pytest.raises(InputError, match=message):
         share(file, sampler(images), images, 3)
+
+
+def test_unequal_episodes_say_what_they_lack_at_their_ends(make_images: Make, tmp_path: Path) -> None:
+    images, file = make_images([20] * 6), tmp_path / "episodes.npz"
+    share(file, sampler(images, **UNEQUAL), images, 20)
+    content = dict(np.load(file))
+    assert {
+        key: int((content[key] == -1).sum() > 0) for key in ("classes", "support", "query", "query_y")
+    } == dict.fromkeys(("classes", "support", "query", "query_y"), 1)
+    with pytest.raises(InputError, match=r"has episodes of unequal size, this run's are of one; give shots, ways"):
+        share(file, sampler(images, ways=4, shots=5, queries=8), images, 20)
+    np.savez(file, **(content | {"support": content["support"][..., ::-1]}))
+    with pytest.raises(InputError, match=r"-1, for what an episode does not have, stands at the end of `support` and"):
+        share(file, sampler(images, **UNEQUAL), images, 20)
 
 
 def test_too_few_episodes_and_no_episodes_are_refused(make_images: Make, tmp_path: Path) -> None:

@@ -86,6 +86,22 @@ def test_the_number_of_tasks_at_a_time_changes_nothing(sampler: EpisodeSampler, 
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
 
 
+def test_episodes_of_drawn_size_are_tested_each_by_itself(make_blobs: Callable[..., ImageSet]) -> None:
+    """Their numbers are those of episodes of these sizes, whatever the batch; no algorithm has to know of others."""
+    sizes: dict[str, Any] = {"ways": {"low": 2, "high": 4}, "shots": {"low": 1, "high": 4}, "queries": 4}
+    draws = EpisodeSampler(make_blobs(noise=90.0), "train", **sizes, seed=0)
+    found, algorithm = run(draws), NearestMean()
+    for k, episode in enumerate(draws.sample(0, 10).apart()):
+        logits = algorithm.predict(algorithm.adapt(*episode[:2], ways=episode.ways), episode.query_x)
+        assert logits.shape == (1, 4 * episode.ways, episode.ways)
+        right = (logits.argmax(-1) == episode.query_y).double().mean() * 100
+        assert found.accuracy[k] == pytest.approx(right.item())
+    assert torch.equal(found.classes, draws.sample(0, 10).classes) and (found.classes < 0).any()
+    together = run(draws, tasks=10)
+    assert torch.equal(together.step_accuracy, found.step_accuracy) and together.loss == pytest.approx(found.loss)
+    assert 40 < raw_pixels(draws, episodes=10, tasks=3).value < 100
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_in_evaluation_mode_without_gradients_and_then_as_before(sampler: EpisodeSampler, training: bool) -> None:
     algorithm = NearestMean().train(training)

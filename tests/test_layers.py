@@ -9,6 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "fewshot"
 LAYERS = (
     ("errors", "printable", "schema", "signature", "unit_features"),  # design.md's layer 0 from here ...
+    ("sizes",),
     ("episode", "metrics", "schedules", "signals", "ops", "text", "feature_ridge"),
     ("engine",),  # ... to here
     ("transforms", "decoding", "folders", "records"),

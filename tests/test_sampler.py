@@ -14,6 +14,7 @@ from fewshot.episode import Episode, Episodes, Minibatches
 from fewshot.errors import InputError
 from fewshot.ops import random
 from fewshot.sampler import EpisodeSampler
+from fewshot.sizes import Value
 from fewshot.streams import BLOCK, EpisodeStream, MinibatchStream, stream
 from fewshot.transforms import CenterCrop, ColorJitter, RandomCrop, RandomHorizontalFlip, Shift, Transform
 
@@ -32,9 +33,9 @@ def sampler(
     images: ImageSet,
     split: str = "train",
     *,
-    ways: int = 5,
-    shots: int = 2,
-    queries: int = 3,
+    ways: Value = 5,
+    shots: Value = 2,
+    queries: Value = 3,
     seed: int = 0,
     **options: Any,
 ) -> EpisodeSampler:
@@ -260,6 +261,65 @@ def test_episodes_that_cannot_be(make_images: Make, options: dict[str, int], mes
     images = make_images(UNEQUAL, groups=list("aaaabbbc"))
     with pytest.raises(InputError, match=message):
         sampler(images, **options)
+
+
+def test_episodes_of_drawn_size(make_images: Make) -> None:
+    """Ways and shots are uniform, and what is over is marked, whatever the batch; all images are of their classes."""
+    images = make_images([20] * 8)
+    draws = sampler(images, ways={"low": 2, "high": 5}, shots={"low": 1, "high": 9}, queries=2)
+    batch = draws.sample(0, 4000)
+    assert batch.support_x.shape[:2] == (4000, 45) and batch.query_y.shape == (4000, 10)
+    there = batch.classes >= 0  # [T, N]
+    shots = (batch.support_y[..., None] == torch.arange(5)).sum(1)  # [T, N]
+    assert torch.equal(there, shots > 0) and torch.equal(there.long().sort(descending=True).values, there.long())
+    assert chi_square(torch.bincount(there.sum(1))[2:]) < 16.3  # 3 degrees of freedom: p = 1e-3
+    assert chi_square(torch.bincount(shots[:, 0])[1:]) < 26.1  # 8
+    assert torch.equal(shots, shots[:, :1] * there), "one number of shots for each task"
+    assert torch.equal((batch.query_y[..., None] == torch.arange(5)).sum(1), 2 * there)
+    assert torch.equal(
+        batch.support_y[there.all(1)].unflatten(1, (5, 9)).amax(2), torch.arange(5).expand(there.all(1).sum(), 5)
+    )
+    for x, y in ((batch.support_x, batch.support_y), (batch.query_x, batch.query_y)):
+        owner = torch.searchsorted(images.offsets, rows_of(x), right=True) - 1
+        assert torch.equal(owner[y >= 0], batch.classes.gather(1, y.clamp(min=0))[y >= 0])
+    rows = rows_of(torch.cat([batch.support_x, batch.query_x], 1))
+    assert (rows.sort(-1).values.diff(dim=-1) > 0).all()
+    assert same(draws.sample(7, 3), Episode(*[t[7:10] for t in batch]))
+    for t, alone in enumerate(Episode(*[t[:50] for t in batch]).apart()):
+        n, k = int(there[t].sum()), int(shots[t, 0])
+        assert alone.support_y.tolist() == [[c for c in range(n) for _ in range(k)]]
+        assert alone.query_x.shape[:2] == (1, 2 * n) and alone.classes.tolist() == [batch.classes[t, :n].tolist()]
+
+
+def test_shots_drawn_per_class_and_queries_that_are_the_rest(make_images: Make) -> None:
+    images = make_images([12] * 6)
+    draws = sampler(images, ways=3, shots={"low": 1, "high": 9, "per": "class"}, queries={"rest_of": 12})
+    batch = draws.sample(0, 3000)
+    shots, queries = ((y[..., None] == torch.arange(3)).sum(1) for y in (batch.support_y, batch.query_y))
+    assert torch.equal(shots + queries, torch.full_like(shots, 12))
+    pairs = torch.bincount(((shots[:, 0] - 1) * 9 + shots[:, 1] - 1), minlength=81)
+    assert chi_square(pairs) < 125  # 80: p = 1e-3, two classes of a task are independent
+    for episode in Episode(*[t[:20] for t in batch]).apart():
+        rows = rows_of(torch.cat([episode.support_x, episode.query_x], 1))
+        assert len(rows.unique()) == 36, "an image is a shot or a query, and none is left out"
+
+
+def test_one_size_in_other_words_is_that_size(make_images: Make) -> None:
+    fixed, drawn = (sampler(make_images(UNEQUAL), shots=shots) for shots in (2, {"low": 2, "high": 2}))
+    assert not drawn.padded and same(fixed.sample(0, 5), drawn.sample(0, 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": {"low": 1, "high": 9}}, r"have fewer than shots\+queries=12 images"),
+        ({"ways": {"low": 5, "high": 9}}, "ways=9 but split 'train' of 'tiny' has 8 classes"),
+        ({"queries": {"rest_of": 4}, "dirichlet": 2}, "give ways and queries as numbers"),
+    ],
+)
+def test_drawn_sizes_that_cannot_be(make_images: Make, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sampler(make_images(UNEQUAL), **options)
 
 
 def test_exactly_enough_is_enough(make_images: Make) -> None:

@@ -14,10 +14,11 @@ from fewshot.construct import construct
 from fewshot.datasets.base import ImageSet
 from fewshot.engine import strict_json
 from fewshot.engine.machine import Machine
-from fewshot.episode import Stream
+from fewshot.episode import Episodes, Stream
 from fewshot.errors import InputError, check_choice, first_line
 from fewshot.loggers.base import Logger
 from fewshot.sampler import EpisodeSampler
+from fewshot.sizes import largest, sizes
 from fewshot.streams import BatchStream, stream
 from fewshot.trainer import Trainer
 from fewshot.transforms import Augment
@@ -62,7 +63,8 @@ def make_backbone(config: Config, context: Mapping[str, Any], seed: int) -> nn.M
 def make_algorithm(config: Config, context: Mapping[str, Any], seed: int) -> Algorithm:
     """Backbone and algorithm with weights drawn from `seed`, on the CPU."""
     backbone = make_backbone(config, context, seed)
-    algorithm = construct(config["algorithm"], "algorithm", backbone=backbone, ways=config["train_ways"], **context)
+    ways = largest(config["train_ways"])
+    algorithm = construct(config["algorithm"], "algorithm", backbone=backbone, ways=ways, **context)
     _check_module("algorithm", config["algorithm"], algorithm, Algorithm)
     if not isinstance(getattr(algorithm, "stream", None), Stream):
         what = type(getattr(algorithm, "stream", None)).__name__
@@ -115,9 +117,16 @@ def make_loggers(config: Config) -> list[Logger]:
 
 
 def training_stream(config: Config, algorithm: Algorithm, images: ImageSet, machine: Machine) -> BatchStream:
-    """This process's part of the batches that the algorithm trains on."""
+    """This process's part of the batches that the algorithm trains on. InputError where it cannot train on such."""
+    wanted = algorithm.stream
+    unequal = isinstance(wanted, Episodes) and sizes(wanted.ways, wanted.shots, wanted.queries, prefix="train_").drawn
+    if unequal and not algorithm.unequal_tasks:
+        raise InputError(
+            f"{type(algorithm).__name__} cannot be trained on tasks of unequal size: images that only fill up its "
+            "batches would take part; give train_ways, train_shots and train_queries as numbers (a test may draw them)"
+        )
     return stream(
-        algorithm.stream, images, config["train_split"],
+        wanted, images, config["train_split"],
         seed=config["seed"], within_groups=config["within_groups"], device=machine.device,
         transforms=make_augment(config).train.values(), part=machine.processes.rank, parts=machine.processes.size,
     )  # fmt: skip

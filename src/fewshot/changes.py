@@ -11,6 +11,7 @@ from fewshot import checkpoint
 from fewshot.assemble import Config, make_algorithm
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import flatten, outside
+from fewshot.sizes import largest
 
 # Whole paths, each with all keys below it: what a test depends on.
 TEST = (
@@ -86,7 +87,7 @@ def _predictions(config: Config, context: Mapping[str, Any], weights: Mapping[st
     algorithm = make_algorithm(config, context, config["seed"])
     checkpoint.load_into(algorithm, weights)
     algorithm.double().eval()
-    ways, draw = config["ways"], torch.Generator().manual_seed(0)
+    ways, draw = largest(config["ways"]), torch.Generator().manual_seed(0)
 
     def images(each: int) -> Tensor:
         return torch.rand(1, ways * each, *context["image_shape"], generator=draw, dtype=torch.float64)

@@ -36,14 +36,9 @@ class EmbeddedEpisodes:
         """Episodes first..first+tasks-1, as `EpisodeSampler.sample` draws them."""
         sampler, drawn = self.sampler, self.sampler.draw(first, tasks)
         shift = self._shift[drawn.position]  # [T, N]
-        labels = torch.arange(sampler.ways, device=shift.device)
-        return Episode(
-            support_x=self.features[(drawn.support + shift[..., None]).flatten(1)],  # [T, N*K, D]
-            support_y=labels.repeat_interleave(sampler.shots).repeat(tasks, 1),
-            query_x=self.features[drawn.query + shift.gather(1, drawn.query_y)],  # [T, N*Q, D]
-            query_y=drawn.query_y,
-            classes=sampler.source.classes.to(shift.device)[drawn.position],
-        )
+        support = self.features[(drawn.support + shift[..., None]).flatten(1)]  # [T, N*K, D]
+        query = self.features[drawn.query + shift.gather(1, drawn.query_y)]  # [T, N*Q, D]
+        return sampler.labelled(drawn, support, query)
 
 
 def embedded(

@@ -8,15 +8,18 @@ Shapes, everywhere:
     query_x   [T, N*Q, C, H, W] float32 in [0, 1]    query_y   [T, N*Q] int64 in 0..N-1
     logits    [T, N*Q, N]
 
-Rows are class-major: all shots of class 0, then of class 1, and so on.
+Rows are class-major: all shots of class 0, then of class 1, and so on. Where the tasks of a meta-batch differ in size
+(see `sizes`), it has the shapes of the largest: images that are over have the label -1, such classes the id -1.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fewshot.errors import InputError
+from fewshot.sizes import Value
 
 
 class Episode(NamedTuple):
@@ -37,6 +40,13 @@ class Episode(NamedTuple):
     def targets(self) -> Tensor:
         """What `StepOutput.logits` are to predict: [T, N*Q]."""
         return self.query_y
+
+    def apart(self) -> Iterator["Episode"]:
+        """Its tasks one by one, each of its own size: nothing that is over is left."""
+        for x, y, query_x, query_y, classes in zip(*self, strict=True):
+            shots, asked, there = y >= 0, query_y >= 0, classes >= 0
+            parts = (x[shots], y[shots], query_x[asked], query_y[asked], classes[there])
+            yield Episode(*[part[None] for part in parts])
 
 
 class Minibatch(NamedTuple):
@@ -62,9 +72,9 @@ class Episodes:
     """What an algorithm trains on: episodes, `tasks` of them per step. The sampler makes the stream."""
 
     tasks: int
-    ways: int
-    shots: int
-    queries: int
+    ways: Value  # of these three each a number, or a draw
+    shots: Value
+    queries: Value
 
 
 @dataclass(frozen=True, kw_only=True)

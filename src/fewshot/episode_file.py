@@ -5,6 +5,7 @@ A NumPy archive (.npz), to be written by either side:
     classes    [E, N] int64, class ids of the data set: class c has the images offsets[c]..offsets[c+1]-1
     support    [E, N, K] int64, rows of the image array, of class n of the episode
     query      [E, M] int64, rows of the image array      query_y  [E, M] int64 in 0..N-1
+               where episodes differ in size (see `sizes`) -1 stands, at the end, for what a smaller one does not have
     offsets    [C+1] int64     class_names  [C] text      both of the whole data set; not read
 """
 
@@ -40,10 +41,13 @@ def write(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) 
     """Episodes 0..episodes-1 of the sampler."""
     spans = [(first, min(AT_A_TIME, episodes - first)) for first in range(0, episodes, AT_A_TIME)]
     drawn = Drawn(*[torch.cat(parts).cpu() for parts in zip(*[sampler.draw(*span) for span in spans], strict=True)])
+    over = torch.arange(sampler.shots) >= drawn.shots[..., None]  # [E, N, K]
     content = io.BytesIO()
     np.savez_compressed(
-        content, dataset=images.name, split_hash=images.split_hash(), classes=sampler.source.classes[drawn.position],
-        support=drawn.support, query=drawn.query, query_y=drawn.query_y, offsets=images.offsets.cpu(),
+        content, dataset=images.name, split_hash=images.split_hash(),
+        classes=sampler.source.classes[drawn.position].masked_fill(drawn.shots == 0, -1),
+        support=drawn.support.masked_fill(over, -1), query=drawn.query.masked_fill(~drawn.asked, -1),
+        query_y=drawn.query_y.masked_fill(~drawn.asked, -1), offsets=images.offsets.cpu(),
         class_names=np.array(images.class_names),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,35 +72,63 @@ def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -
             f"evaluation.episodes_file={path} has episodes, ways, shots, queries in all {have}, this run asks for "
             f"{wanted}; change evaluation.episodes, ways, shots or queries, or choose another file"
         )
-    query_y, order = (t.contiguous() for t in query_y.sort(dim=1, stable=True))
+    there = support >= 0  # [E, N, K]
+    shots = there.sum(-1)
+    _refuse_gaps(path, classes, there, shots, query, query_y, padded=sampler.padded)
+    query_y, order = (t.contiguous() for t in query_y.where(query >= 0, sampler.ways).sort(dim=1, stable=True))
     query = query.gather(1, order)
+    asked = query >= 0
     position = _positions(path, classes, sampler.source.classes)
-    _refuse_strangers(path, images, classes, support.flatten(1), query, query_y, sampler.shots)
+    _refuse_strangers(path, images, classes, support, query, query_y)
     place = torch.arange(query.shape[1])
     number = place - torch.searchsorted(query_y, query_y)  # the first of its class is 0
-    drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position))
+    support, query, query_y = support.clamp(min=0), query.clamp(min=0), query_y.where(asked, 0)  # any image will do
+    drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position), shots, asked)
     return Drawn(*[t.to(sampler.source.device) for t in drawn])
 
 
 def _positions(path: Path, classes: Tensor, of_split: Tensor) -> Tensor:
-    """Class ids [E, N] -> their places within the split."""
+    """Class ids [E, N] -> their places within the split, 0 for -1."""
     found = classes[..., None] == of_split  # [E, N, classes of the split]
-    if not found.any(-1).all():
-        stranger = int(classes[~found.any(-1)][0])
+    strangers = classes[~found.any(-1) & (classes != -1)]
+    if len(strangers):
+        stranger = int(strangers[0])
         raise InputError(f"evaluation.episodes_file={path}: class {stranger} is not in the split that is tested")
     return found.long().argmax(-1)
 
 
+def _refuse_gaps(
+    path: Path, classes: Tensor, there: Tensor, shots: Tensor, query: Tensor, query_y: Tensor, *, padded: bool
+) -> None:
+    """InputError where -1 stands for something that an episode needs, or not at the end."""
+    at_the_end = torch.equal(there, torch.arange(there.shape[-1]) < shots[..., None])
+    ways = (shots > 0).sum(1, keepdim=True)  # [E, 1]
+    at_the_end &= torch.equal(shots > 0, torch.arange(shots.shape[1]) < ways) and bool((ways > 1).all())
+    alike = torch.equal(classes >= 0, shots > 0) and torch.equal(query >= 0, query_y >= 0)
+    if not (at_the_end and alike and (query_y < ways).all() and (query >= 0).any(1).all()):
+        raise InputError(
+            f"evaluation.episodes_file={path}: -1, for what an episode does not have, stands at the end of `support` "
+            "and `classes` alike, and in `query` and `query_y` alike"
+        )
+    if not padded and not (there.all() and (query >= 0).all()):
+        raise InputError(
+            f"evaluation.episodes_file={path} has episodes of unequal size, this run's are of one; give shots, ways or "
+            "queries as they were drawn, e.g. 'shots={low: 1, high: 9}'"
+        )
+
+
 def _refuse_strangers(
-    path: Path, images: ImageSet, classes: Tensor, support: Tensor, query: Tensor, query_y: Tensor, shots: int
+    path: Path, images: ImageSet, classes: Tensor, support: Tensor, query: Tensor, query_y: Tensor
 ) -> None:
     """InputError where an image is not of the class that the file says, or is in an episode twice."""
-    rows = torch.cat([support, query], 1)
-    said = torch.cat([classes.repeat_interleave(shots, 1), classes.gather(1, query_y)], 1)
+    own = torch.cat([classes, torch.full_like(classes[:, :1], -1)], 1)  # of the queries that are not there
+    rows = torch.cat([support.flatten(1), query], 1)
+    said = torch.cat([classes.repeat_interleave(support.shape[-1], 1), own.gather(1, query_y)], 1)
     truth = torch.searchsorted(images.offsets.cpu(), rows.contiguous(), right=True) - 1
-    if not torch.equal(truth, said):
-        row = int(rows[truth != said][0])
+    wrong = (truth != said) & (rows >= 0)
+    if wrong.any():
+        row = int(rows[wrong][0])
         raise InputError(f"evaluation.episodes_file={path}: image {row} is not of the class that the file says")
     ordered = rows.sort(1).values
-    if (ordered[:, 1:] == ordered[:, :-1]).any():
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         raise InputError(f"evaluation.episodes_file={path}: an episode has an image twice")

@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
 
     accuracy: Tensor  # [E] float64
     step_accuracy: Tensor  # [E, S+1] float64, after 0..S inner steps; S = 0 where there are none
-    classes: Tensor  # [E, N] int64 class ids of the data set
+    classes: Tensor  # [E, N] int64 class ids of the data set, -1 where an episode has fewer
     loss: float  # mean cross-entropy of the queries
     seconds: float
     finite: Tensor  # [E] bool, whether all predictions were; one that is not counts as wrong
@@ -86,13 +86,12 @@ def evaluate(
         model, source = (algorithm.on_features(), features) if features else (algorithm, sampler)
         tasks *= FEATURE_TASKS if features else 1
         device = sampler.source.device
-        cuda_graph &= features is None and sampler.source.on_device
+        cuda_graph &= features is None and sampler.source.on_device and not sampler.padded
 
         def score(first: Tensor, tasks: int) -> tuple[Tensor, ...]:
             batch = source.sample(first, tasks)
             with autocast(device, dtype):
-                steps = list(_predictions(model, batch, first, every_step=every_step))
-            return _scores(steps, batch)
+                return _tested(model, batch, first, every_step=every_step, apart=sampler.padded)
 
         batches = _Batches(score, tasks, device=device, cuda_graph=cuda_graph)
         parts = []
@@ -131,6 +130,21 @@ class _Batches:
             kept.copy_(t)
 
 
+def _tested(
+    algorithm: Algorithm, batch: Episode, first: Tensor, *, every_step: bool, apart: bool
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Per episode: accuracy after each step [T, S+1], whether all was finite, classes [T, N], loss.
+
+    apart: the episodes differ in size, and each is adapted to by itself, so that every algorithm can.
+    """
+    scores = [
+        _scores(list(_predictions(algorithm, episodes, first + t, every_step=every_step)), episodes)
+        for t, episodes in enumerate(batch.apart() if apart else [batch])
+    ]
+    accuracy, finite, loss = (torch.cat(parts) for parts in zip(*scores, strict=True))
+    return accuracy, finite, batch.classes, loss
+
+
 @contextmanager
 def _evaluating(algorithm: Algorithm) -> Iterator[None]:
     """In evaluation mode, without gradients; afterwards in the mode of before."""
@@ -158,11 +172,11 @@ def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_s
 
 
 def _scores(steps: list[Tensor], batch: Episode) -> tuple[Tensor, ...]:
-    """Per episode: accuracy after each step, whether all was finite, classes, loss."""
+    """Per episode: accuracy after each step, whether all was finite, loss."""
     accuracy = torch.stack([episode_accuracy(logits, batch.query_y) for logits in steps], -1)
     finite = torch.stack([logits.isfinite().flatten(1).all(1) for logits in steps]).all(0)
     loss = cross_entropy(steps[-1].mT, batch.query_y, reduction="none").double().mean(-1)
-    return accuracy, finite, batch.classes, loss
+    return accuracy, finite, loss
 
 
 def _in_order(parts: list[tuple[Tensor, ...]], processes: Processes) -> tuple[Tensor, ...]:
@@ -180,7 +194,8 @@ def raw_pixels(
     parts = []
     for first in range(0, episodes, tasks):
         batch = sampler.sample(first, min(tasks, episodes - first))
-        support, query = batch.support_x.flatten(2), batch.query_x.flatten(2)
-        parts.append(class_mean_accuracy(support, batch.support_y, query, batch.query_y, batch.ways))
-        advance(len(query))
+        for e in batch.apart() if sampler.padded else [batch]:
+            support, query = e.support_x.flatten(2), e.query_x.flatten(2)
+            parts.append(class_mean_accuracy(support, e.support_y, query, e.query_y, e.ways))
+        advance(len(batch.query_y))
     return mean_ci95(torch.cat(parts))

@@ -25,6 +25,7 @@ from fewshot.signals import Stopped, StopSignal
 from fewshot.trainer import Progress
 
 
+from fewshot.sizes import said
 def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
     """Train, test once, and leave a complete record; an unfinished run of this identity is resumed.
 
@@ -128,7 +129,8 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
 
 
 def _train_facts(made: Prepared) -> dict[str, Any]:
-    sizes = {"ways": None, "shots": None, "queries": None, "tasks": None} | vars(made.algorithm.stream)
+    sizes: dict[str, Any] = {"ways": None, "shots": None, "queries": None, "tasks": None}
+    sizes |= {key: said(value) for key, value in vars(made.algorithm.stream).items()}
     start = made.start._asdict() if made.start else None
     return sizes | {"split": made.config["train_split"], "init": start}
 
@@ -163,7 +165,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     )  # fmt: skip
     record.keep_episodes(folder, tested, outcome.done)
     paper = config["paper"] if config["paper"] != model.config["paper"] else None  # the run's own is of its own test
-    sizes = {key: model.config[f"train_{key}"] for key in ("ways", "shots", "queries")}
+    sizes = {key: said(model.config[f"train_{key}"]) for key in ("ways", "shots", "queries")}
     result = record.make_result(
         tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
     )

@@ -16,6 +16,7 @@ from fewshot.algorithms.maml import MAML
 from fewshot.episode import Episode
 from fewshot.ops import norm
 from fewshot.ops.tasks import Params, map_tasks, model_logits
+from fewshot.sizes import largest
 
 TOLERANCE = 1e-9
 INNER_LR = 0.1  # large enough that second-order terms matter
@@ -31,7 +32,7 @@ class FaultyLayer(NamedTuple):
 
 def random_episode(maml: MAML, image_shape: tuple[int, ...], tasks: int, shots: int = 2, queries: int = 2) -> Episode:
     """Noise images: no two activations tie, so that max pooling and ReLU choose alike on both sides."""
-    ways = maml.stream.ways  # type: ignore[union-attr]
+    ways = largest(maml.stream.ways)  # type: ignore[union-attr]
     noise = torch.Generator().manual_seed(0)
     labels = torch.arange(ways)
 

@@ -21,6 +21,7 @@ from fewshot.evaluation import Evaluation, evaluate, raw_pixels
 from fewshot.metrics import Mean
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler
+from fewshot.sizes import chance, said
 from fewshot.trainer import Progress as TrainingProgress
 
 log = logging.getLogger("fewshot")
@@ -110,7 +111,7 @@ def make_result(
     """The content of result.json, in its order. train: what it was trained on; departures: from the recipe that
     `paper` is of; losses: of the training, in order; more: what only one verb knows."""
     config, done, machine = tested.config, outcome.done, tested.machine
-    asked = {key: config[key] for key in ("ways", "shots", "queries", "seed")}
+    asked = {key: said(config[key]) for key in ("ways", "shots", "queries")} | {"seed": config["seed"]}
     episodes_per_second = {"test_episodes_per_second": len(done.accuracy) / done.seconds}
     return {
         "schema": result.SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
@@ -125,17 +126,17 @@ def make_result(
         "timing": dict(cost) | episodes_per_second,
         "environment": result.environment(machine.device, machine.precision, machine.processes.size),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "warnings": warnings(done, config["ways"], losses),
+        "warnings": warnings(done, asked["ways"], losses),
         "identity": identity,
         **more,
     }  # fmt: skip
 
 
-def warnings(done: Evaluation, ways: int, losses: Sequence[float]) -> list[str]:
+def warnings(done: Evaluation, ways: int | str, losses: Sequence[float]) -> list[str]:
     """Signs that nothing was learned: accuracy of guessing, a training loss whose last quarter is above its start."""
-    found, mean, chance = [], done.mean, 100 / ways
-    if mean.value - mean.ci95 <= chance:
-        found.append(f"the accuracy is that of guessing ({chance:.1f} % for {ways} ways)")
+    found, mean, guessing = [], done.mean, chance(ways)
+    if mean.value - mean.ci95 <= guessing:
+        found.append(f"the accuracy is that of guessing ({guessing:.1f} % for {ways} ways)")
     end = losses[-(len(losses) // 4) :] if len(losses) >= 4 else ()
     if end and (late := sum(end) / len(end)) > losses[0]:
         found.append(f"the training loss ended at {late:.3g}, above its start at {losses[0]:.3g}: it has diverged")
@@ -151,10 +152,10 @@ def backbone_facts(algorithm: Algorithm, name: str, image_shape: list[int]) -> d
 
 def protocol_facts(tested: Tested) -> dict[str, Any]:
     config = tested.config
-    return {"queries": config["queries"], "checkpoint_rule": tested.which, "within_groups": config["within_groups"],
-            "skipped_groups": tested.sampler.skipped_groups, "eval_seed": config["eval_seed"],
-            "query_balance": tested.sampler.query_balance, "episodes_file": tested.sampler.given_from,
-            "overlap": tested.overlap}  # fmt: skip
+    return {"queries": said(config["queries"]), "checkpoint_rule": tested.which,
+            "within_groups": config["within_groups"], "skipped_groups": tested.sampler.skipped_groups,
+            "eval_seed": config["eval_seed"], "query_balance": tested.sampler.query_balance,
+            "episodes_file": tested.sampler.given_from, "overlap": tested.overlap}  # fmt: skip
 
 
 def val_facts(config: Config, progress: TrainingProgress) -> dict[str, Any] | None:

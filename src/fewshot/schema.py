@@ -1,7 +1,7 @@
 """What the records of a run folder hold. Layer 0.
 
 A schema names keys and what their values are: a type, a Number, a schema of its own, a list of one that every item
-fits, or a tuple of one of these and None, where null will do. A key that ends with "?" may be missing; keys that are
+fits, or a tuple of these, of which one will do (None: null). A key that ends with "?" may be missing; keys that are
 not named are left as they are.
 """
 
@@ -30,12 +30,15 @@ class Number(NamedTuple):
 
 
 COUNT, PERCENT = Number(1, whole=True), Number(0, 100)
+SIZE = (COUNT, {"low": COUNT, "high": COUNT, "per?": str}, {"rest_of": COUNT})  # see `sizes`
+SAID = (COUNT, str)  # a size in words
 MEAN = {"accuracy": PERCENT, "accuracy_ci95": Number(0)}
 RUN = {"identity": str, "created": str, "names?": dict, "fewshot?": str, "code?": str, "signature?": (str, None)}
 CLASSES = {"train": [str], "val?": [str], "split_hash?": str}
 TIMES = ("train_seconds", "seconds_per_step", "data_seconds_per_step", "test_episodes_per_second", "peak_memory_mb")
 RESULT: Mapping[str, Any] = {
-    **dict.fromkeys(("name", "algorithm", "dataset", "split"), str), "ways": COUNT, "shots": COUNT, "queries": COUNT,
+    **dict.fromkeys(("name", "algorithm", "dataset", "split"), str),
+    **dict.fromkeys(("ways", "shots", "queries"), SAID),
     "seed": int, "steps": Number(0, whole=True), "test": {**MEAN, "episodes": COUNT}, "protocol": dict,
     "environment?": dict, "timing?": {f"{key}?": Number(0) for key in TIMES}, "train?": (dict, None),
     "baselines?": ({"raw_pixels?": MEAN, "untrained?": MEAN}, None), "val?": (MEAN, None), "files?": dict,
@@ -44,7 +47,7 @@ RESULT: Mapping[str, Any] = {
 }  # fmt: skip
 _GROUP = ({"_target_?": str}, None)
 CONFIG: Mapping[str, Any] = {
-    **{f"{key}?": COUNT for key in ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries")},
+    **{f"{key}?": SIZE for key in ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries")},
     **{f"{key}?": int for key in ("seed", "eval_seed")}, "threads?": (COUNT, None), "within_groups?": bool,
     **{f"{key}?": str for key in ("train_split", "device", "precision", "data_dir", "cache_dir", "output_dir")},
     **{f"{key}?": (str, None) for key in ("name", "init", "init_part", "split")},
@@ -55,7 +58,7 @@ CONFIG: Mapping[str, Any] = {
     },
 }  # fmt: skip
 # What a training's has, whatever its version; the two keys are Hydra's own and would be obeyed.
-TRAINING = {"ways": COUNT, "shots": COUNT, "queries": COUNT, "seed": int,
+TRAINING = {"ways": SIZE, "shots": SIZE, "queries": SIZE, "seed": int,
             **{group: {"_target_": str} for group in ("dataset", "backbone", "algorithm")}}  # fmt: skip
 NEVER = ("hydra", "defaults")
 JOB = {"number": Number(0, whole=True), "overrides": [str], "status": str, "identity?": (str, None),
@@ -71,7 +74,8 @@ def fault(value: Any, wanted: Any, where: str) -> str | None:
     if isinstance(wanted, tuple) and not isinstance(wanted, Number):
         if value is None and None in wanted:
             return None
-        return fault(value, next(choice for choice in wanted if choice is not None), where)
+        faults = [fault(value, choice, where) for choice in wanted if choice is not None]
+        return None if None in faults else faults[0]
     kind = NAMES.get(type(value), f"a {type(value).__name__}")
     if isinstance(wanted, Number):
         allowed = int if wanted.whole else int | float

@@ -14,7 +14,7 @@ from fewshot import records
 from fewshot.algorithms.base import Algorithm, State
 from fewshot.engine.runtime import autocast
 from fewshot.episode import Episode
-from fewshot.errors import first_line
+from fewshot.errors import InputError, first_line
 from fewshot.ops.similarities import class_means
 from fewshot.printable import printable
 from fewshot.sampler import EpisodeSampler
@@ -78,7 +78,7 @@ def adapt_and_show(
 
     names: of the data set's classes, by class id. dtype: of autocast.
     """
-    batch = sampler.sample(episode, 1)
+    batch = next(sampler.sample(episode, 1).apart())
     was_training = algorithm.training
     algorithm.eval()
     with torch.no_grad(), autocast(sampler.source.device, dtype):
@@ -89,23 +89,36 @@ def adapt_and_show(
     algorithm.train(was_training)
     means = class_means(support_z, batch.support_y, batch.ways)
 
-    def some(rows: Tensor) -> np.ndarray:
-        """[1, N*M, ...] -> the first PER_CLASS rows of each class."""
-        of_class = rows[0].unflatten(0, (batch.ways, -1))[:, :PER_CLASS]
-        return of_class.flatten(0, 1).cpu().numpy()
+    def some(rows: Tensor, y: Tensor) -> np.ndarray:
+        """[1, M, ...] with labels [1, M] -> the first rows of each class."""
+        return rows[0, _first_rows(y[0], batch.ways)].cpu().numpy()
 
+    support_y, query_y = batch.support_y, batch.query_y
     before = {}
     if not torch.equal(query_z, query_z0):
         means0 = class_means(support_z0, batch.support_y, batch.ways)[0].cpu().numpy()
-        before = {"support_z0": some(support_z0), "query_z0": some(query_z0), "means0": means0}
+        before = {"support_z0": some(support_z0, support_y), "query_z0": some(query_z0, query_y), "means0": means0}
     return ShownEpisode(
         episode=episode,
         accuracy=(predicted == batch.query_y).double().mean().item() * 100,
         names=np.array([names[c] for c in batch.classes[0].tolist()]),
-        support_x=_pictures(some(batch.support_x)), query_x=_pictures(some(batch.query_x)),
-        predicted=some(predicted), support_z=some(support_z), query_z=some(query_z), means=means[0].cpu().numpy(),
+        support_x=_pictures(some(batch.support_x, support_y)), query_x=_pictures(some(batch.query_x, query_y)),
+        predicted=some(predicted, query_y), support_z=some(support_z, support_y), query_z=some(query_z, query_y),
+        means=means[0].cpu().numpy(),
         **before,
     )  # fmt: skip
+
+
+def _first_rows(y: Tensor, ways: int) -> Tensor:
+    """Of labels y [M] the first PER_CLASS rows of each class, as many of each: [N*k] int64.
+
+    InputError where a class has none.
+    """
+    of_class = y == torch.arange(ways, device=y.device)[:, None]  # [N, M]
+    fewest = min(PER_CLASS, int(of_class.sum(1).min()))
+    if not fewest:
+        raise InputError("the first or the hardest episode has a class without queries")
+    return torch.cat([rows.nonzero()[:fewest, 0] for rows in of_class])
 
 
 def _first_and_last(states: Iterable[State]) -> tuple[State, State]:

@@ -49,6 +49,17 @@ def test_classes_may_have_unequal_numbers_of_shots() -> None:
     np.testing.assert_allclose(found[0].detach(), value, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("shots", [3, 9])  # in the dual and in the primal
+def test_rows_that_do_not_count_leave_the_ridge_of_those_that_do(shots: int) -> None:
+    x, y, query, _ = clusters(shots=shots)
+    model, kept = r2d2(), torch.rand(y.shape) < 0.6
+    kept[:, ::shots] = True  # an image of each class at least
+    found = model.predict(model.adapt(x, y.masked_fill(~kept, -1), ways=4), query)
+    for t in range(len(x)):
+        alone = model.predict(model.adapt(x[t, kept[t]][None], y[t, kept[t]][None], ways=4), query[t : t + 1])
+        torch.testing.assert_close(found[t : t + 1], alone, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("learn_penalty", [False, True])
 def test_what_is_learned(learn_penalty: bool) -> None:
     x, y, query, query_y = clusters()

@@ -52,6 +52,13 @@ def test_another_protocol(evaluated, trained: Path) -> None:
     assert OmegaConf.load(other / "config.yaml").algorithm.norm_statistics == "support"
 
 
+def test_drawn_shots(evaluated, trained: Path) -> None:
+    found = evaluated("shots={low:1,high:3,per:class}", "queries=3", "evaluation.episodes=7")
+    assert result(found)["shots"] == "1 to 3 per class" and result(found)["test"]["episodes"] == 7
+    assert found.parent.name == result(trained)["name"]
+    assert OmegaConf.load(found / "config.yaml").shots == {"low": 1, "high": 3, "per": "class"}
+
+
 def test_more_episodes_begin_with_the_same_ones(evaluated, trained: Path) -> None:
     assert [row[:20] for row in episodes(evaluated("evaluation.episodes=30")).values()] == list(
         episodes(trained).values()

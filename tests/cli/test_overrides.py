@@ -43,7 +43,9 @@ from fewshot.errors import InputError
         ("~trainer", "the configuration has no trainer"),
         # types, in the schema and by the default in a group
         ("shots=abc", "shots=abc is a text, expected a whole number"),
-        ("shots=null", "field 'shots' is not Optional"),
+        ("shots=null", "shots=null: write a whole number, or {low: 1, high: 5}"),
+        ("shots={low:3,high:2}", "shots.high=2 is below shots.low=3"),
+        ("shots.low=1", "shots.low=1: 'shots' is a number; write 'shots={low: 1, high: 9}'"),
         ("seed=1.5", "seed=1.5 is a number, expected a whole number"),
         ("algorithm.inner_steps=abc", "algorithm.inner_steps=abc is a text, expected a whole number like the default"),
         ("algorithm.inner_lr=abc", "algorithm.inner_lr=abc is a text, expected a number like the default"),

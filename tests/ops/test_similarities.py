@@ -59,6 +59,12 @@ def test_means_keep_their_precision_under_autocast() -> None:
         torch.testing.assert_close(class_means(z, y, 2), expected)
 
 
+def test_rows_of_label_minus_one_do_not_count() -> None:
+    z, y = torch.rand(1, 5, 3, dtype=torch.float64), torch.tensor([[0, -1, 0, 1, -1]])
+    expected = torch.stack([(z[0, 0] + z[0, 2]) / 2, z[0, 3], torch.zeros(3, dtype=torch.float64)])
+    torch.testing.assert_close(class_means(z, y, 3)[0], expected, rtol=1e-14, atol=0)
+
+
 # ---- a common offset --------------------------------------------------------------------------------------
 
 

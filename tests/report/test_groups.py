@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from fewshot.report import groups
+from fewshot.report.charts import draw_curves
 from fewshot.report.runs import RunRecord
-from fewshot.report.settings import labels
+from fewshot.report.settings import axes, labels, on_axis, value_of
+from fewshot.report.tables import by_cell
 
 Make = Callable[..., RunRecord]
 
@@ -58,3 +60,15 @@ def test_a_copied_folder_says_the_same(make_run: Make, tmp_path: Path) -> None:
     copy = tmp_path / "else where" / "Läufe" / run.path.name
     shutil.copytree(run.path, copy)
     assert groups.grouped([RunRecord(copy)])[0].accuracy == groups.grouped([run])[0].accuracy
+
+
+def test_drawn_shots_stand_between_numbers_and_on_no_axis(make_run: Make) -> None:
+    runs = [make_run(shots=shots) for shots in (5, 3, 10, 1)]
+    vars(runs[1])["result"] = {**runs[1].result, "shots": "1 to 9"}
+    found = groups.grouped(runs)
+    assert [group.result["shots"] for group in found] == [1, "1 to 9", 5, 10]
+    assert list(by_cell(found).values()) == [[0], [1], [2], [3]]
+    kept, _ = on_axis(found, "shots", axes(found)["shots"])
+    assert [value_of(group, "shots") for group in kept] == [1, 5, 10]
+    titles = [title for title, _ in draw_curves(found, labels(found), "train/loss", "loss")]
+    assert titles == ["5-way 1-shot", "5-way 1 to 9-shot", "5-way 5-shot", "5-way 10-shot"]

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fewshot.episode import Batch, Episode, StepOutput, Stream
 from fewshot.ops.tasks import check_embeddings
@@ -26,6 +27,8 @@ class Algorithm(nn.Module):
     transductive: the prediction for one query may depend on the other queries.
     fixed_features: in eval mode an image's embedding is `backbone(image)`, whatever the task and the other images;
     `on_features` can then be used. True for metric learners and heads, where only `self.backbone` sees images.
+    unequal_tasks: it can be trained on tasks of unequal size: images of label -1 and classes of id -1 change neither
+    its loss nor its gradient, batch norm's statistics aside. At test every such task comes alone and complete.
     interchangeable_labels: classes under other labels get the same logits, in other columns; false for a learned head.
     double_backward: training differentiates through gradients, so bf16 is refused.
     auto_precision: what `precision=auto` takes on a device with matrix units, tf32 or, where it was shown to cost
@@ -35,6 +38,7 @@ class Algorithm(nn.Module):
     stream: Stream
     transductive: bool = False
     fixed_features: bool = False
+    unequal_tasks: bool = False
     interchangeable_labels: bool = True
     double_backward: bool = False
     auto_precision: str = "tf32"
@@ -55,9 +59,7 @@ class Algorithm(nn.Module):
         """One training batch -> mean cross-entropy of the queries, and their logits."""
         assert isinstance(batch, Episode)
         state = self.adapt(batch.support_x, batch.support_y, ways=batch.ways)
-        logits = self.predict(state, batch.query_x)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
-        return StepOutput(loss, logits)
+        return judged(self.predict(state, batch.query_x), batch)
 
     def features(self, state: State, x: Tensor) -> Tensor:
         """The embeddings that `predict` judges by, for pictures: x [T, M, C, H, W] -> [T, M, D].
@@ -79,6 +81,18 @@ class Algorithm(nn.Module):
     def protocol(self) -> dict[str, Any]:
         """What a result has to say about the algorithm: distance, inner steps at test, statistics of the norms."""
         return {}
+
+
+def judged(logits: Tensor, batch: Episode) -> StepOutput:
+    """The mean over tasks of the mean cross-entropy of their queries; logits: [T, N*Q, N]."""
+    logits = without_absent(logits, batch)
+    each = cross_entropy(logits.mT, batch.query_y, ignore_index=-1, reduction="none")  # [T, N*Q], 0 where it is over
+    return StepOutput((each.sum(1) / (batch.query_y >= 0).sum(1)).mean(), logits)
+
+
+def without_absent(logits: Tensor, batch: Episode) -> Tensor:
+    """[T, N*Q, N] with -inf for the classes that a task does not have."""
+    return logits.masked_fill(batch.classes[:, None] < 0, -torch.inf)
 
 
 def embed(backbone: nn.Module, x: Tensor) -> Tensor:

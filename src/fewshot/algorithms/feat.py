@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fewshot.algorithms.base import Algorithm, embed, embed_together
+from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
-from fewshot.ops.similarities import class_means, product, squared_distances
+from fewshot.ops.similarities import class_means, one_hot, product, squared_distances
 
 
 class FEAT(Algorithm):
     fixed_features = True
+    unequal_tasks = True
 
     def __init__(
         self, backbone: nn.Module, *, stream: Episodes, temperature: float, aux_temperature: float, balance: float,
@@ -45,7 +45,9 @@ class FEAT(Algorithm):
         self.transform = SetToSet(width, attention_dropout=attention_dropout, dropout=dropout)
 
     def fit(self, z: Tensor, y: Tensor, ways: int) -> Tensor:
-        return self.transform(class_means(z, y, ways))  # [T, N, D]
+        """The prototypes after (1), [T, N, D]; they attend to those of classes with an image."""
+        there = one_hot(y, ways, z.dtype).any(1)  # [T, N]
+        return self.transform(class_means(z, y, ways), there[:, None].expand(-1, ways, -1))
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Tensor:
         return self.fit(embed(self.backbone, support_x), support_y, ways)
@@ -57,17 +59,16 @@ class FEAT(Algorithm):
         assert isinstance(batch, Episode)
         support_z, query_z = embed_together(self.backbone, batch)
         adapted = self.fit(support_z, batch.support_y, batch.ways)
-        logits = -squared_distances(query_z, adapted) / self.temperature
-        loss = cross_entropy(logits.mT, batch.query_y)
+        loss, logits = judged(-squared_distances(query_z, adapted) / self.temperature, batch)
         z, y = torch.cat([support_z, query_z], 1), torch.cat([batch.support_y, batch.query_y], 1)
-        return StepOutput(loss + self.balance * self.contrast(z, y, batch.ways), logits)  # (3)
+        return StepOutput(loss + self.balance * self.contrast(z, batch._replace(query_y=y)), logits)  # (3)
 
-    def contrast(self, z: Tensor, y: Tensor, ways: int) -> Tensor:
-        """CE(aux) of (3); z [T, M, D] support and query, y [T, M]."""
+    def contrast(self, z: Tensor, all_as_queries: Episode) -> Tensor:
+        """CE(aux) of (3); z [T, M, D] of support and query, whose labels are the episode's query_y [T, M]."""
+        y = all_as_queries.query_y
         same_class = y[:, :, None] == y[:, None, :]  # [T, M, M]
-        centres = class_means(self.transform(z, same_class), y, ways)
-        aux = -squared_distances(z, centres) / self.aux_temperature  # [T, M, N]
-        return cross_entropy(aux.mT, y)
+        centres = class_means(self.transform(z, same_class), y, all_as_queries.ways)
+        return judged(-squared_distances(z, centres) / self.aux_temperature, all_as_queries).loss
 
     def protocol(self) -> dict[str, Any]:
         return {"distance": "squared_euclidean", "norm_statistics": "running"}

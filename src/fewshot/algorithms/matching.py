@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fewshot.algorithms.base import Algorithm, embed, embed_together
+from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops.similarities import cosines, one_hot, product
@@ -51,6 +50,7 @@ class MatchingNet(Algorithm):
         self.stream, self.scale = stream, scale
         self.full_context, self.attention_steps = full_context, attention_steps
         self.interchangeable_labels = not full_context  # (1) reads class after class
+        self.unequal_tasks = not full_context
         if full_context:
             self.context = nn.LSTM(width, width, batch_first=True, bidirectional=True)
             self.attention = nn.LSTMCell(2 * width, width)
@@ -75,9 +75,11 @@ class MatchingNet(Algorithm):
     def logits(self, z: Tensor, memory: Memory) -> Tensor:
         """(3) and (4): z [T, P, D] -> log P [T, P, N]."""
         h = self.attended(z, memory.g) if self.full_context else z
-        attention = (self.scale * cosines(h, memory.g)).log_softmax(-1)  # [T, P, N*K]
         of_class = memory.members.mT[:, None] > 0  # [T, 1, N, N*K]
-        return attention[:, :, None].masked_fill(~of_class, -torch.inf).logsumexp(-1)
+        similar = (self.scale * cosines(h, memory.g)).masked_fill(~of_class.any(2), -torch.inf)
+        attention = similar.log_softmax(-1)  # [T, P, N*K]
+        without = ~of_class.any(-1, keepdim=True)  # a class that is over: any number will do
+        return attention[:, :, None].masked_fill(~(of_class | without), -torch.inf).logsumexp(-1)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Memory:
         return self.memory(embed(self.backbone, support_x), support_y, ways)
@@ -89,7 +91,7 @@ class MatchingNet(Algorithm):
         assert isinstance(batch, Episode)
         support_z, query_z = embed_together(self.backbone, batch)
         logits = self.logits(query_z, self.memory(support_z, batch.support_y, batch.ways))
-        return StepOutput(cross_entropy(logits.flatten(0, 1), batch.query_y.flatten()), logits)
+        return judged(logits, batch)
 
     def protocol(self) -> dict[str, Any]:
         return {"full_context": self.full_context, "norm_statistics": "running"}

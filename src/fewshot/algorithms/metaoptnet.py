@@ -44,13 +44,14 @@ class MetaOptNet(Algorithm):
             )
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.stream, self.head, self.c, self.iterations, self.penalty = stream, head, c, iterations, penalty
+        self.unequal_tasks = head == "ridge"  # to the svm a row without a label leaves no room inside its bounds
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def fit(self, x: Tensor, y: Tensor, ways: int) -> Tensor:
         """(1) and (2): x [T, N*K, D], y [T, N*K] -> W [T, D, N]."""
         onehot = one_hot(y, ways, x.dtype)
         if self.head == "ridge":
-            return 2 * ridge(x, onehot, self.penalty)
+            return 2 * ridge(x * onehot.sum(-1, keepdim=True), onehot, self.penalty)
         kernel = product(x, x.mT) + torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         return product(x.mT, crammer_singer(kernel, onehot, c=self.c, iterations=self.iterations))
 

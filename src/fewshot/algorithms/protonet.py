@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.algorithms.base import Algorithm, embed, embed_together
+from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError, check_choice
 from fewshot.ops.similarities import class_means, cosines, distances, squared_distances
@@ -27,6 +27,7 @@ from fewshot.ops.similarities import class_means, cosines, distances, squared_di
 
 class ProtoNet(Algorithm):
     fixed_features = True
+    unequal_tasks = True
     auto_precision = "bf16"
 
     def __init__(self, backbone: nn.Module, *, stream: Episodes, distance: str, temperature: float) -> None:
@@ -57,8 +58,7 @@ class ProtoNet(Algorithm):
         assert isinstance(batch, Episode)
         support_z, query_z = embed_together(self.backbone, batch)
         logits = self.logits(query_z, class_means(support_z, batch.support_y, batch.ways))  # [T, N*Q, N]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
-        return StepOutput(loss, logits)
+        return judged(logits, batch)
 
     def protocol(self) -> dict[str, Any]:
         return {"distance": self.distance, "norm_statistics": "running"}

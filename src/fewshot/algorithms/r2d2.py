@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
-from fewshot.algorithms.base import Algorithm, embed, embed_together
+from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops.ridge import ridge
@@ -27,6 +27,7 @@ from fewshot.ops.similarities import one_hot, product
 
 class R2D2(Algorithm):
     fixed_features = True
+    unequal_tasks = True
 
     def __init__(
         self, backbone: nn.Module, *, stream: Episodes, penalty: float, learn_penalty: bool, scale: float
@@ -40,8 +41,10 @@ class R2D2(Algorithm):
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def fit(self, z: Tensor, y: Tensor, ways: int) -> Tensor:
-        """(1): z [T, N*K, D], y [T, N*K] -> W [T, D+1, N]."""
-        return ridge(with_ones(z), one_hot(y, ways, z.dtype), z.shape[1] * self.log_penalty.exp())
+        """(1): z [T, N*K, D], y [T, N*K] -> W [T, D+1, N]. Rows that do not count are 0 in X and in Y."""
+        onehot = one_hot(y, ways, z.dtype)
+        counts = onehot.sum(-1, keepdim=True)  # [T, N*K, 1], 1 or 0
+        return ridge(with_ones(z) * counts, onehot, counts.sum(1, keepdim=True) * self.log_penalty.exp())
 
     def logits(self, z: Tensor, weight: Tensor) -> Tensor:
         """(2): z [T, P, D], W [T, D+1, N] -> [T, P, N]."""
@@ -57,7 +60,7 @@ class R2D2(Algorithm):
         assert isinstance(batch, Episode)
         support_z, query_z = embed_together(self.backbone, batch)
         logits = self.logits(query_z, self.fit(support_z, batch.support_y, batch.ways))
-        return StepOutput(cross_entropy(logits.flatten(0, 1), batch.query_y.flatten()), logits)
+        return judged(logits, batch)
 
     def protocol(self) -> dict[str, Any]:
         return {"head": "ridge", "norm_statistics": "running"}

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from fewshot.algorithms.base import Algorithm, embed
+from fewshot.algorithms.base import Algorithm, embed, without_absent
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError, check_choice
 from fewshot.ops import norm
@@ -45,7 +45,7 @@ class RelationNet(Algorithm):
         self.relation = RelationModule(self.map_shape, filters=filters, hidden=hidden, padding=padding)
         self.class_map, self.norm_statistics = class_map, norm_statistics
         self.transductive = norm_statistics == "batch"
-        self.fixed_features = not self.transductive
+        self.fixed_features = self.unequal_tasks = not self.transductive
         if self.transductive:
             norm.refuse_tracking(backbone)
 
@@ -56,7 +56,7 @@ class RelationNet(Algorithm):
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Tensor:
         z = self.maps(support_x).flatten(2)  # [T, N*K, c*h*w]
         members = one_hot(support_y, ways, z.dtype)
-        members = members / members.sum(1, keepdim=True) if self.class_map == "mean" else members
+        members = members / members.sum(1, keepdim=True).clamp(min=1) if self.class_map == "mean" else members
         return product(members.mT, z).unflatten(-1, self.map_shape)  # (1)  [T, N, c, h, w]
 
     def predict(self, state: Tensor, query_x: Tensor) -> Tensor:
@@ -66,7 +66,9 @@ class RelationNet(Algorithm):
         assert isinstance(batch, Episode)
         logits = self.predict(self.adapt(batch.support_x, batch.support_y, ways=batch.ways), batch.query_x)
         error = logits.sigmoid() - one_hot(batch.query_y, batch.ways, logits.dtype)
-        return StepOutput(error.square().mean(), logits)  # (3)
+        counts = (batch.query_y >= 0)[..., None] & (batch.classes >= 0)[:, None]  # [T, N*Q, N]
+        loss = ((error.square() * counts).sum((1, 2)) / counts.sum((1, 2))).mean()  # (3)
+        return StepOutput(loss, without_absent(logits, batch))
 
     def by_task(self, function: Any, *tensors: Tensor) -> Tensor:
         """function of [T, ...] tensors; where batch norm sees the test's batches, of each task by itself."""

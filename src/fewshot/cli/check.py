@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
 from fewshot.cli.identity import plain
+from fewshot.sizes import largest
 
 TASKS = 3  # tasks: compared one by one with all at once
 
@@ -53,7 +54,7 @@ def check_contract(config: dict[str, Any], context: dict[str, Any]) -> bool:
         print(f"contract  FAILED: {error}")
         return False
     found = check_algorithm(
-        algorithm, image_shape=context["image_shape"], ways=config["train_ways"], shots=1, queries=2, tasks=2,
+        algorithm, image_shape=context["image_shape"], ways=largest(config["train_ways"]), shots=1, queries=2, tasks=2,
         train_classes=context["train_classes"],
     )  # fmt: skip
     for finding in found:

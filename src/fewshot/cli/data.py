@@ -75,14 +75,15 @@ def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
     import torch
 
     from fewshot.assemble import episode_sampler, load_images
-    from fewshot.report.episodes import draw_episodes
+    from fewshot.report.episodes import blanked, draw_episodes
     from fewshot.report.style import png
+    from fewshot.sizes import said
 
     images = load_images(config)
     training = args.split == config["train_split"]  # shown as training sees them
     sampler = episode_sampler(config, images, args.split, torch.device("cpu"), training=training)
-    batch = sampler.sample(0, args.episodes)
-    asked = f"{config['ways']}-way {config['shots']}-shot, {config['queries']} queries"
+    batch = blanked(sampler.sample(0, args.episodes))
+    asked = "{}-way {}-shot, {} queries".format(*[said(config[key]) for key in ("ways", "shots", "queries")])
     title = f"{images.name}, split '{args.split}': {asked}"
     figure = draw_episodes(batch, images.class_names, title)
     path = args.out or Path(config["output_dir"]) / "data" / f"{images.name}.png"

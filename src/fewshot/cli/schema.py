@@ -53,12 +53,12 @@ class PaperSchema:
 
 @dataclass
 class RunSchema:
-    ways: int = MISSING
-    shots: int = MISSING
-    queries: int = MISSING
-    train_ways: int = MISSING
-    train_shots: int = MISSING
-    train_queries: int = MISSING
+    ways: Any = MISSING  # these six are checked by `sizes`
+    shots: Any = MISSING
+    queries: Any = MISSING
+    train_ways: Any = MISSING
+    train_shots: Any = MISSING
+    train_queries: Any = MISSING
     within_groups: bool = MISSING
     train_split: str = MISSING
     allow_overlap: bool = MISSING

@@ -25,12 +25,14 @@ from yaml import MarkedYAMLError
 
 from fewshot.cli.values import check
 from fewshot.errors import InputError
+from fewshot.sizes import sizes
 
 LEAST = {
-    "ways": 2, "train_ways": 2, "shots": 1, "train_shots": 1, "queries": 1, "train_queries": 1,
     "evaluation.episodes": 2, "evaluation.val_episodes": 2, "evaluation.tasks": 1, "threads": 1,
     "trainer.steps": 0, "trainer.val_every": 0, "trainer.log_every": 1, "trainer.checkpoint_every": 1,
 }  # fmt: skip
+SIZES = ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries",
+         "algorithm.stream.ways", "algorithm.stream.shots", "algorithm.stream.queries")  # fmt: skip
 NEEDED = ("dataset", "backbone", "algorithm", "trainer")
 # References by their choices: the jobs of a sweep share few of them, and each takes 0.2 s.
 _COMPOSED: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ...], DictConfig]] = WeakKeyDictionary()
@@ -67,6 +69,8 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
         value = OmegaConf.select(cfg, path)
         if value is not None and value not in among:
             raise InputError(f"{path}={value} is unknown; choose {', '.join(among)}")
+    for prefix in ("", "train_"):
+        sizes(*[values[f"{prefix}{key}"] for key in ("ways", "shots", "queries")], prefix=prefix)
     _compare_signs(values, reference, "", ours=True)
     check(values)
     if values.get("init_part") and not values.get("init"):
@@ -100,6 +104,8 @@ def _key_error(config_name: str, overrides: list[str]) -> str | None:
             for word in overrides:
                 key = word.lstrip("+~").split("=", 1)[0]
                 if not re.match(r"hydra[./]|.*@", key) and not _is_group(key) and key not in known:
+                    if (size := key.rpartition(".")[0]) in SIZES:
+                        return f"{word}: '{size}' is a number; write '{size}={{low: 1, high: 9}}'"
                     return unknown_key(key, known)
     except Exception:  # the group choices alone do not compose either
         return None
@@ -219,6 +225,8 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
             raise InputError(unknown_key(path, known))
         default = reference[key]
         if path == "normalize" or (value is None and path == "paper"):  # a text or a group; left out of a preset
+            continue
+        if path in SIZES and (isinstance(value, Mapping) or isinstance(default, Mapping)):  # a number or a draw
             continue
         if isinstance(default, Mapping) and isinstance(value, Mapping):
             _compare(value, default, f"{path}.", known)

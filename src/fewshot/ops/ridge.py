@@ -9,7 +9,8 @@ from fewshot.ops.similarities import product
 def ridge(x: Tensor, y: Tensor, penalty: Tensor | float) -> Tensor:
     """argmin_W |X W - Y|^2 + penalty |W|^2 = X'(X X' + penalty I)^-1 Y = (X'X + penalty I)^-1 X'Y (Woodbury).
 
-    x: [T, M, D], y: [T, M, N], both float32 or float64; penalty: above 0. Returns [T, D, N] in x's dtype.
+    x: [T, M, D], y: [T, M, N], both float32 or float64; penalty: above 0, or
+    [T, 1, 1] of such. Returns [T, D, N] in x's dtype.
     The smaller of the two systems is solved, of M or of D equations. Nothing is copied from the device.
     """
     if x.shape[1] <= x.shape[2]:

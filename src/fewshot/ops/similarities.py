@@ -3,7 +3,8 @@
 A run may multiply matrices in TF32 or bf16. Rounded like that, a squared distance of 300 is off by 5 and the normal
 equations of a closed-form head are useless; here nothing is rounded, forward and backward, also in CUDA graphs.
 
-Shapes: a [..., P, D], b [..., N, D]; z [T, M, D] embeddings, y [T, M] int64 labels in 0..N-1. float32 or float64.
+Shapes: a [..., P, D], b [..., N, D]; z [T, M, D] embeddings, y [T, M] int64 labels in 0..N-1, or -1 for a row that does
+not count. float32 or float64.
 """
 
 import contextlib
@@ -16,13 +17,13 @@ from torch.autograd import Function
 
 
 def class_means(z: Tensor, y: Tensor, ways: int) -> Tensor:
-    """Mean embedding of each class: z [T, M, D], y [T, M] -> [T, N, D], by one batched product."""
+    """Mean embedding of each class, 0 of one without rows: z [T, M, D], y [T, M] -> [T, N, D], by one product."""
     onehot = one_hot(y, ways, z.dtype)  # [T, M, N]
-    return product((onehot / onehot.sum(1, keepdim=True)).mT, z)
+    return product((onehot / onehot.sum(1, keepdim=True).clamp(min=1)).mT, z)
 
 
 def one_hot(y: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
-    """Labels as rows of 0 and one 1: y [T, M] -> [T, M, N]. PyTorch's own reads the labels back from the device."""
+    """Labels as rows of 0 and one 1, -1 as zeros: y [T, M] -> [T, M, N]. PyTorch's own reads them from the device."""
     return (y[..., None] == torch.arange(ways, device=y.device)).to(dtype)
 
 

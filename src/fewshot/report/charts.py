@@ -16,6 +16,7 @@ from fewshot.printable import printable
 from fewshot.report.groups import Group
 from fewshot.report.settings import value_of
 from fewshot.report.style import COLOURS, INK, MARKERS, MUTED, PAGE, name_lines, styled, whole_steps
+from fewshot.sizes import numbers
 from fewshot.text import shortened
 
 WIDTH, HEIGHT = 4.0, 2.7  # inches of one panel
@@ -74,7 +75,7 @@ def draw_against(groups: Sequence[Group], names: Sequence[str], axis: str) -> Pa
 
     part = {"shots": "ways", "ways": "shots"}.get(axis)
     titles = [g.task if part is None else f"{g.result[part]}-{part.removesuffix('s')}" for g in groups]
-    order = _tasks(groups) if part is None else sorted(set(titles), key=lambda title: int(title.split("-")[0]))
+    order = _tasks(groups) if part is None else sorted(set(titles), key=numbers)
     return _panels(order, titles, panel, "test accuracy, %")
 
 
@@ -164,7 +165,7 @@ def draw_paper(groups: Sequence[Group], names: Sequence[str]) -> Any:
 
 def _tasks(groups: Sequence[Group]) -> list[str]:
     """The panels of a chart by task, from few ways and shots to many."""
-    return list(dict.fromkeys(g.task for g in sorted(groups, key=lambda g: (g.result["ways"], g.result["shots"]))))
+    return list(dict.fromkeys(g.task for g in sorted(groups, key=lambda g: g.size)))
 
 
 def _short(name: str) -> str:

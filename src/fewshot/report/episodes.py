@@ -23,13 +23,21 @@ def draw_episodes(batch: Episode, class_names: Sequence[str], title: str) -> Any
     """A matplotlib Figure: one block per episode, a row per class, its support images left of its queries."""
     ways = batch.classes.shape[1]
     support, query = (x.cpu().numpy() for x in (batch.support_x, batch.query_x))
-    names = [_shown([class_names[c] for c in classes]) for classes in batch.classes.tolist()]
+    names = [_shown([class_names[c] if c >= 0 else "" for c in classes]) for classes in batch.classes.tolist()]
     with styled():
         figure, blocks = _laid_out(title, names, (support.shape[1] + query.shape[1]) // ways, heading=0.25)
         for task, axes in enumerate(blocks):
             _draw(axes, names[task], _bytes(support[task]), _bytes(query[task]))
             axes.set_title(f"episode {task}", fontsize=8, color=MUTED, pad=16)
     return figure
+
+
+def blanked(batch: Episode) -> Episode:
+    """The same episodes with what they do not have, where they differ in size, as blank paper."""
+    paper = 0.0 if batch.support_x.shape[2] == 1 else 1.0
+    x = [x.masked_fill((y < 0)[..., None, None, None], paper)
+         for x, y in ((batch.support_x, batch.support_y), (batch.query_x, batch.query_y))]  # fmt: skip
+    return batch._replace(support_x=x[0], query_x=x[1])
 
 
 def draw_shown(shown: ShownEpisode, title: str) -> Any:

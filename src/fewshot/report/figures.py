@@ -15,6 +15,7 @@ from fewshot.report.runs import RunRecord
 from fewshot.report.style import COLOURS, INK, MUTED, name_lines, png, styled, whole_steps
 from fewshot.run_folder import RunFolder
 from fewshot.shown import ShownEpisode
+from fewshot.sizes import chance
 
 log = logging.getLogger("fewshot")
 WIDTH, HEIGHT = 4.0, 3.0  # inches of one panel
@@ -94,7 +95,7 @@ def _titled(run: RunRecord, panels: int) -> tuple[Any, Any]:
 
 def _references(axes: Any, run: RunRecord, baselines: Sequence[str]) -> list[End]:
     """Chance and the baselines: each a line with its number."""
-    values = {"chance": 100 / run.result["ways"]}
+    values = {"chance": chance(run.result["ways"])}
     for key in baselines:
         if baseline := (run.result.get("baselines") or {}).get(key):
             values[key.replace("_", " ")] = baseline["accuracy"]

@@ -13,6 +13,7 @@ import torch
 
 from fewshot.metrics import mean_ci95
 from fewshot.report.runs import RunRecord
+from fewshot.sizes import numbers
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,14 @@ class Group:
         return f"{self.result['ways']}-way {self.result['shots']}-shot"
 
     @property
-    def cell(self) -> tuple[str, int, int]:
+    def cell(self) -> tuple[str, int | str, int | str]:
         """The data that it is tested on, ways and shots."""
         return self.tested_on, self.result["ways"], self.result["shots"]
+
+    @property
+    def size(self) -> list[list[int]]:
+        """Ways and shots, to sort by."""
+        return [numbers(self.result[key]) for key in ("ways", "shots")]
 
     @property
     def tested_on(self) -> str:
@@ -122,4 +128,5 @@ def grouped(runs: Iterable[RunRecord]) -> list[Group]:
             key = json.dumps([run.kind, run.result["split"], run.setting], sort_keys=True, default=str)
             settings.setdefault(key, {})[run.result["seed"]] = run
     groups = [Group([by_seed[seed] for seed in sorted(by_seed)]) for by_seed in settings.values()]
-    return sorted(groups, key=lambda g: [g.result[key] for key in ("dataset", "split", "algorithm", "ways", "shots")])
+    words = ("dataset", "split", "algorithm")
+    return sorted(groups, key=lambda g: ([g.result[key] for key in words], g.size))

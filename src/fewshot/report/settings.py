@@ -59,7 +59,7 @@ def axes(groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
     """The keys that were swept over numbers while all else stayed: each with those that follow it."""
     found: dict[str, tuple[str, ...]] = {}
     for axis in TASK:
-        if len({g.result[axis] for g in groups}) > 1:
+        if len({g.result[axis] for g in groups if _is_number(g.result[axis])}) > 1:
             found[axis] = (axis,)
     settings = [_named_settings(g) for g in groups]
     for kin in dict.fromkeys(map(_kin, groups)):
@@ -84,7 +84,7 @@ def value_of(group: Group, axis: str) -> float:
 
 def on_axis(groups: Sequence[Group], axis: str, keys: Sequence[str]) -> tuple[list[Group], list[str]]:
     """The groups of lines with two values of the axis or more, and the names of their lines."""
-    able = [g for g in groups if axis in TASK or _is_number(g.runs[0].setting.get(axis))]
+    able = [g for g in groups if _is_number(g.result[axis] if axis in TASK else g.runs[0].setting.get(axis))]
     names = labels(able, without=keys)
     other = {"ways": "shots", "shots": "ways"}.get(axis)
     line = [(name, g.result[other] if other else g.cell) for g, name in zip(able, names, strict=True)]

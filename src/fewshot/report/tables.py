@@ -15,10 +15,10 @@ AGAIN = {"train": "goes on with it", "evaluate": "does it again"}  # after a sto
 BEST, TIED = "best", "≈"  # of the settings of one task
 
 
-def by_cell(groups: Sequence[Group]) -> dict[tuple[str, int, int], list[int]]:
+def by_cell(groups: Sequence[Group]) -> dict[tuple[str, int | str, int | str], list[int]]:
     """The groups, by number, that share data, ways and shots."""
-    found: dict[tuple[str, int, int], list[int]] = {}
-    for i, group in sorted(enumerate(groups), key=lambda item: item[1].cell):
+    found: dict[tuple[str, int | str, int | str], list[int]] = {}
+    for i, group in sorted(enumerate(groups), key=lambda item: (item[1].tested_on, item[1].size)):
         found.setdefault(group.cell, []).append(i)
     return found
 
@@ -27,7 +27,7 @@ def pivot(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str]) -
     """A row for each algorithm or setting, a column for each task; the best of a task bold, ties with it marked."""
     cells = by_cell(groups)
     several_data = len({g.tested_on for g in groups}) > 1
-    rows: list[tuple[str, dict[tuple[str, int, int], int]]] = []
+    rows: list[tuple[str, dict[tuple[str, int | str, int | str], int]]] = []
     for cell, members in cells.items():
         for i in members:  # two settings of one name and task have a row each
             row = next((row for name, row in rows if name == names[i] and cell not in row), None)

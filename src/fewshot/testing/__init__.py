@@ -14,6 +14,7 @@ import torch
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.episode import Episodes
+from fewshot.sizes import largest
 from fewshot.testing.properties import PROPERTIES
 from fewshot.testing.subject import Fault, Subject, first_line
 
@@ -40,7 +41,7 @@ def check_algorithm(
     """
     made = algorithm if isinstance(algorithm, Algorithm) else algorithm()
     if ways is None:
-        ways = made.stream.ways if isinstance(made.stream, Episodes) else 3
+        ways = largest(made.stream.ways) if isinstance(made.stream, Episodes) else 3
     devices = {p.device for p in made.parameters() if p.is_cuda}
     findings: list[Finding] = []
     with torch.random.fork_rng(devices):

@@ -4,7 +4,7 @@ Each function returns what there is to say besides, and raises `Fault` with what
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -176,18 +176,17 @@ def gradient_apart(subject: Subject) -> None:
     batch = subject.batch()
     size = len(batch.targets) // 2 if isinstance(batch, Minibatch) else 1
     parts = [type(batch)(*piece) for piece in zip(*[t.split(size) for t in batch], strict=True)]
+    _mean_of_parts(subject, batch, parts, "the gradient of a batch is not the mean of its parts'")
 
-    def of(batch: Batch) -> Tensor:
-        algorithm = subject.fresh()  # each process starts from the same state
-        algorithm.training = True  # of its parts only this: no dropout, and batch norm as it is at test
-        learned = [p for p in algorithm.parameters() if p.requires_grad]
-        found = torch.autograd.grad(subject.step(algorithm, batch).loss, learned, allow_unused=True)
-        return torch.cat([(p * 0 if g is None else g).flatten() for p, g in zip(learned, found, strict=True)])
 
-    whole, mean = of(batch), torch.stack([of(part) for part in parts]).mean(0)
-    difference = float((whole - mean).norm() / mean.norm().clamp(min=1e-30))
-    if not difference <= TOLERANCE[subject.dtype]:
-        raise Fault(f"the gradient of a batch is not the mean of its parts' (differs by {difference:.1e})")
+def unequal_tasks(subject: Subject) -> str:
+    """Where `unequal_tasks` is true, what is over in a smaller task changes nothing. Batch norm aside."""
+    if not subject.given.unequal_tasks:
+        return "not offered: it is trained on tasks of one size, or on no tasks"
+    batch = subject.unequal()
+    fault = "unequal_tasks=True, but what is over in a smaller task changes the gradient"
+    _mean_of_parts(subject, batch, list(batch.apart()), fault)
+    return ""
 
 
 def features(subject: Subject) -> str:
@@ -203,6 +202,24 @@ def features(subject: Subject) -> str:
     on_features = subject.logits(episode._replace(support_x=support, query_x=query), algorithm.on_features())
     subject.same(on_features, subject.logits(episode, algorithm), "on features, predictions are others than on images")
     return ""
+
+
+def _mean_of_parts(subject: Subject, batch: Batch, parts: Sequence[Batch], fault: str) -> None:
+    """The gradient of a batch, and its loss, are the means of its parts'."""
+
+    def of(batch: Batch) -> Tensor:
+        algorithm = subject.fresh()  # each process starts from the same state
+        algorithm.training = True  # of its parts only this: no dropout, and batch norm as it is at test
+        learned = [p for p in algorithm.parameters() if p.requires_grad]
+        loss = subject.step(algorithm, batch).loss
+        found = torch.autograd.grad(loss, learned, allow_unused=True)
+        gradient = [(p * 0 if g is None else g).flatten() for p, g in zip(learned, found, strict=True)]
+        return torch.cat([loss.detach()[None], *gradient])
+
+    whole, mean = of(batch), torch.stack([of(part) for part in parts]).mean(0)
+    difference = float((whole - mean).norm() / mean.norm().clamp(min=1e-30))
+    if not difference <= TOLERANCE[subject.dtype]:
+        raise Fault(f"{fault} (differs by {difference:.1e})")
 
 
 def _refusal(subject: Subject, **sizes: int) -> str:
@@ -221,5 +238,5 @@ def _refusal(subject: Subject, **sizes: int) -> str:
 
 PROPERTIES: tuple[Callable[[Subject], str | None], ...] = (
     runs, tasks_apart, query_order, label_order, transductive, no_memory, no_traces, state_dict, other_ways,
-    other_shots, inner_steps, training, gradient, gradient_apart, features,
+    other_shots, inner_steps, training, gradient, gradient_apart, unequal_tasks, features,
 )  # fmt: skip

@@ -66,6 +66,15 @@ class Subject:
         x = torch.cat([episode.support_x, episode.support_x.flip(-1)]).flatten(0, 1)  # an even number
         return Minibatch(x, torch.arange(len(x), device=self.device) % self.train_classes)
 
+    def unequal(self) -> Episode:
+        """Three tasks or more of unequal size: the first has one image less of a class, the second one class less, the
+        last one query less."""
+        episode = self.episode()
+        support_y, query_y, classes = episode.support_y.clone(), episode.query_y.clone(), episode.classes.clone()
+        support_y[0, self.shots - 1] = query_y[-1, self.queries - 1] = -1
+        support_y[1, -self.shots :] = query_y[1, -self.queries :] = classes[1, -1] = -1
+        return episode._replace(support_y=support_y, query_y=query_y, classes=classes)
+
     def logits(self, episode: Episode, algorithm: Algorithm | None = None) -> Tensor:
         """Predictions as an evaluation makes them: [T, N*Q, N]."""
         algorithm = algorithm or self.fresh()
