@@ -11,8 +11,10 @@
 Shapes: embeddings [T, M, D], prototypes [T, N, D], logits [T, N*Q, N]. Transductive; (1) assumes that support and
 queries have the same share of each class.
 
-Differences from the paper: the embedding is that of a linear classifier, the paper's of a cosine one. There is no code
-of the authors' to hold Z and scale against; easyfsl 1.5.0 takes all nearest queries and a factor of 1.
+Differences from the paper: the embedding is that of a linear classifier, the paper's of a cosine one. That the Z most
+similar queries count and that (3) has a factor are the paper's; which numbers it takes is not known here, nor is there
+code of the authors', and the defaults Z = 8, scale = 10 are this project's. Other implementations take all nearest
+queries, with a factor of 10 (LaplacianShot's code) or 1 (easyfsl 1.5.0).
 """
 
 import torch
