@@ -18,7 +18,10 @@ LAYERS = (
     ("views", "source"),
     ("sampler", "algorithms", "loggers", "run_folder"),
     ("held_run", "streams", "embedded", "identity", "episode_file", "feature_heads"),
-    ("outer_step",),
+    (
+        "ensemble",
+        "outer_step",
+    ),
     ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks", "prediction"),
     ("fitted",),
     ("features", "with_head"),

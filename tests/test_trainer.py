@@ -606,3 +606,27 @@ def test_a_folder_that_is_moved_while_it_trains_ends_the_run(bench: Bench) -> No
         bench.fit(Moving())
     assert not bench.folder.path.exists()
     assert checkpoint.steps(bench.folder.path.with_name("moved") / "checkpoints") == [4, 5]
+
+
+def test_the_best_checkpoints_are_kept_and_a_resumed_run_goes_on_with_them(bench: Bench, other: Bench) -> None:
+    scores = [(50.0, 1.0), (70.0, 1.0), (60.0, 1.0), (70.0, 0.5), (10.0, math.nan), (65.0, 1.0)]
+    options = {"steps": 6, "val_every": 1, "checkpoint_every": 6, "keep_best": 3}
+    bench.scores = list(scores)
+    assert [row["step"] for row in bench.fit(**options).kept] == [4, 2, 6]
+    assert checkpoint.steps(bench.folder.checkpoints) == [2, 4, 6] and bench.step_of("best") == 4
+    weights = [state["model"] for state in checkpoint.load_best(bench.folder.checkpoints, 3)]
+    assert [
+        torch.equal(a["net.2.weight"], bench.saved(s)["model"]["net.2.weight"])
+        for a, s in zip(weights, (4, 2, 6), strict=True)
+    ] == [True] * 3
+    with pytest.raises(InputError, match=r"ensemble=4, but the best checkpoints that .* has kept are 3; lower it, or"):
+        checkpoint.load_best(bench.folder.checkpoints, 4)
+    other.scores = list(scores)
+
+    def stop(step: int) -> None:
+        other.stop.received = signal.SIGTERM if step == 3 else None
+
+    with pytest.raises(Stopped):
+        other.fit(Batches(at=stop), **options)
+    other.stop.received = None
+    assert [row["step"] for row in other.fit(**options).kept] == [4, 2, 6]

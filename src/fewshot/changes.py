@@ -17,7 +17,7 @@ from fewshot.sizes import largest
 TEST = (
     "run", "split", "checkpoint", "ways", "shots", "queries", "within_groups", "eval_seed", "precision", "dataset",
     "allow_overlap", "paper", "augment.support", "augment.support_copies", "evaluation.episodes", "evaluation.tasks",
-    "evaluation.query_balance", "evaluation.episodes_file", "evaluation.test_split",
+    "evaluation.query_balance", "evaluation.episodes_file", "evaluation.test_split", "evaluation.ensemble",
 )  # fmt: skip
 MODEL = ("algorithm", "backbone")  # what these change is tried out
 IDLE = ("algorithm.stream",)

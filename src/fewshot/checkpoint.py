@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from fewshot import records
 from fewshot.engine.durable import sync
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, InputError
 
 FORMAT = 1
 _STATE_FILES = ("state.safetensors", "state.json")
@@ -46,6 +46,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, best: bool = Fals
     state: nested dicts (str or int keys), lists and tuples of tensors (any device and layout, shared or not;
     they come back contiguous and on the CPU) and None, bool, int, float, str. Kept are this checkpoint, the
     one before it and the best; those of later steps are removed: the run was resumed from before them.
+    The best ones are those in its `progress`: `best`, and the list `kept` of those to be tested together.
     Raises FewshotError where the disk cannot be written; earlier checkpoints are then unchanged.
     """
     tensors: dict[str, Tensor] = {}
@@ -97,6 +98,17 @@ def load(folder: Path, which: str | int = "last") -> tuple[int, dict[str, Any]]:
             f"checkpoint '{which}' of {folder} is damaged ({error}); use checkpoint=last to evaluate; to go on "
             f"training without it, remove {folder / str(step)}"
         ) from error
+
+
+def load_best(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The states of the `count` checkpoints best in validation, the best first. InputError where fewer were kept."""
+    kept = [int(row["step"]) for row in (load(folder)[1].get("progress") or {}).get("kept", ())]
+    if len(kept) < count:
+        raise InputError(
+            f"evaluation.ensemble={count}, but the best checkpoints that {folder.parent} has kept are {len(kept)}; "
+            f"lower it, or train with trainer.keep_best={count} and as many validations"
+        )
+    return [load(folder, step)[1] for step in kept[:count]]
 
 
 def steps(folder: Path) -> list[int]:
@@ -274,6 +286,7 @@ def prune(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Remove what `save` of this step and state does not keep, and what killed saves have left."""
     present = _present(folder)
     keep = {step, max((other for other in present if other < step), default=step), _best(folder, state)}
+    keep |= {row["step"] for row in (state.get("progress") or {}).get("kept", ())}
     kept = {present[other] for other in keep if other in present}
     for path in folder.glob("*"):
         if path not in kept and (_STEP.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name)):

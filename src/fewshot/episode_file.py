@@ -82,7 +82,8 @@ def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -
     _refuse_strangers(path, images, classes, support, query, query_y)
     place = torch.arange(query.shape[1])
     number = place - torch.searchsorted(query_y, query_y)  # the first of its class is 0
-    support, query, query_y = support.clamp(min=0), query.clamp(min=0), query_y.where(asked, 0)  # any image will do
+    query_y, fill = query_y.where(asked, 0), sampler.source.starts.cpu()[position]  # any image of a class will do
+    support, query = support.where(there, fill[..., None]), query.where(asked, fill.gather(1, query_y))
     drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position), shots, asked)
     return Drawn(*[t.to(sampler.source.device) for t in drawn])
 

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 
 from fewshot import assemble, changes, checkpoint, leaks, record, resume, trained
+from fewshot.algorithms.base import Algorithm
 from fewshot.engine.machine import Machine
+from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.progress import announced
+from fewshot.ensemble import Ensemble
 from fewshot.errors import FewshotError, InputError
 from fewshot.held_run import HeldRun
 from fewshot.identity import evaluation_identity, identity, with_content
@@ -22,10 +25,10 @@ from fewshot.plan import Plan
 from fewshot.prepare import Prepared, prepare, tell
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
+from fewshot.sizes import said
 from fewshot.trainer import Progress
 
 
-from fewshot.sizes import said
 def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
     """Train, test once, and leave a complete record; an unfinished run of this identity is resumed.
 
@@ -101,17 +104,21 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
     """The test split, touched once, with the recipe's checkpoint; what result.json is to say."""
     config, processes = made.config, made.machine.processes
     which = made.trainer.test_checkpoint if progress.best else "last"
-    stored = processes.first and checkpoint.steps(folder.checkpoints)
-    model = processes.broadcast(checkpoint.load(folder.checkpoints, which)[1]["model"] if stored else None)
-    if model is not None:
-        checkpoint.load_into(made.algorithm, model)
+    stored, members = processes.first and checkpoint.steps(folder.checkpoints), config["evaluation"]["ensemble"]
+    algorithm = made.algorithm
+    if members > 1:
+        algorithm = _ensemble(algorithm, folder, members, processes)
+    elif (
+        model := processes.broadcast(checkpoint.load(folder.checkpoints, which)[1]["model"] if stored else None)
+    ) is not None:
+        checkpoint.load_into(algorithm, model)
 
     def between() -> None:
         if (signum := processes.agree(stop.received)) is not None:
             raise Stopped(signum, f"stopped while testing; the same command goes on from {folder.path}")
 
     tested = record.Tested(
-        config=config, names=made.plan.names, run_name=made.plan.run_name, algorithm=made.algorithm,
+        config=config, names=made.plan.names, run_name=made.plan.run_name, algorithm=algorithm,
         images=made.images, split=config["evaluation"]["test_split"], sampler=made.test, machine=made.machine,
         which=which, step=progress.step, context=made.context, overlap=made.overlap,
         cuda_graph=made.trainer.cuda_graph,
@@ -126,6 +133,12 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
         losses=[row["train/loss"] for row in folder.metrics.read() if "train/loss" in row],
         cost=record.timing(progress, outcome.peak_memory_mb),
     )  # fmt: skip
+
+
+def _ensemble(algorithm: Algorithm, folder: RunFolder, members: int, processes: Processes = ALONE) -> Ensemble:
+    """The checkpoints best in validation, as the first process reads them."""
+    states = checkpoint.load_best(folder.checkpoints, members) if processes.first else []
+    return Ensemble(algorithm, processes.broadcast([state["model"] for state in states]))
 
 
 def _train_facts(made: Prepared) -> dict[str, Any]:
@@ -143,7 +156,14 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
     images = assemble.load_images(config).on(machine.device)
     config = with_content(config, images.protocol.get("content"))
     trained.same_shape(images, model.context)
-    algorithm = model.algorithm.to(machine.device)
+    algorithm = model.algorithm
+    if (members := config["evaluation"]["ensemble"]) > 1:
+        if model.which != "best":
+            raise InputError(
+                f"evaluation.ensemble={members} takes the checkpoints best in validation, not checkpoint={model.which}"
+            )
+        algorithm = _ensemble(algorithm, run, members)
+    algorithm.to(machine.device)
     machine = machine.at(config["precision"], auto=algorithm.auto_precision)
     config["precision"] = machine.precision
     split = config["split"] or config["evaluation"]["test_split"]

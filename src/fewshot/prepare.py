@@ -79,6 +79,7 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     sampler = partial(assemble.episode_sampler, config, images, device=machine.device)
     trainer, options = assemble.make_trainer(config), config["evaluation"]
     trainer.optimizer_of(algorithm)
+    _refuse_ensemble(options["ensemble"], trainer)
     made = Prepared(
         plan=plan, config=config, machine=machine, images=images, context=context, algorithm=algorithm, start=start,
         trainer=trainer, batches=assemble.training_stream(config, algorithm, images, machine),
@@ -90,6 +91,17 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
     tell(images)
     return made
+
+
+def _refuse_ensemble(members: int, trainer: Trainer) -> None:
+    """InputError where there will not be as many checkpoints as the test takes together."""
+    validations = -(-trainer.steps // trainer.val_every) if trainer.val_every else 0
+    if members > 1 and (trainer.test_checkpoint == "last" or members > min(trainer.keep_best, validations)):
+        raise InputError(
+            f"evaluation.ensemble={members} takes the {members} checkpoints best in validation; that needs "
+            f"trainer.keep_best={members} (here {trainer.keep_best}), as many validations ({validations}), and "
+            "trainer.test_checkpoint=best"
+        )
 
 
 def tell(images: ImageSet) -> None:

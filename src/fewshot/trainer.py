@@ -34,6 +34,7 @@ class Progress:
 
     step: int = 0
     best: dict[str, float] | None = None  # step, accuracy, accuracy_ci95, episodes, loss of the best validation
+    kept: list[dict[str, float]] = field(default_factory=list)  # step, accuracy, loss of the best ones, the best first
     stale: int = 0  # validations since then
     seconds: float = 0.0
     data_seconds: float = 0.0
@@ -48,7 +49,8 @@ class Trainer:
     gradient_clip, gradient_clip_value: largest norm, largest entry of the outer gradient; null for none.
     val_every: steps between validations, 0 for none. patience: validations without a better one before
     stopping early, null for never. checkpoint_every: steps between checkpoints. log_every: steps per row of
-    metrics. test_checkpoint: best | last, the one that is tested. cuda_graph: on CUDA, launch each step as CUDA
+    metrics. test_checkpoint: best | last, the one that is tested. keep_best: how many checkpoints are kept of the
+    best validations, for evaluation.ensemble. cuda_graph: on CUDA, launch each step as CUDA
     graphs where it can be captured. profile: trace a few steps into the run folder.
     """
 
@@ -56,10 +58,10 @@ class Trainer:
         self, *, steps: int, optimizer: Callable[..., torch.optim.Optimizer], schedule: Schedule,
         gradient_clip: float | None, gradient_clip_value: float | None, log_every: int, val_every: int,
         patience: int | None, checkpoint_every: int, test_checkpoint: str, cuda_graph: bool, profile: bool,
-        decay_norms: bool = True, rate_factors: Mapping[str, float] | None = None,
+        decay_norms: bool = True, rate_factors: Mapping[str, float] | None = None, keep_best: int = 1,
     ) -> None:  # fmt: skip
         for key, value, least in (("steps", steps, 0), ("log_every", log_every, 1), ("val_every", val_every, 0),
-                                  ("checkpoint_every", checkpoint_every, 1)):  # fmt: skip
+                                  ("checkpoint_every", checkpoint_every, 1), ("keep_best", keep_best, 1)):  # fmt: skip
             if value < least:
                 raise InputError(f"trainer.{key}={value} is below {least}")
         for key, limit in (("gradient_clip", gradient_clip), ("gradient_clip_value", gradient_clip_value),
@@ -73,7 +75,7 @@ class Trainer:
         self.gradient_clip, self.gradient_clip_value = gradient_clip, gradient_clip_value
         self.log_every, self.val_every, self.patience = log_every, val_every, patience
         self.checkpoint_every, self.test_checkpoint = checkpoint_every, test_checkpoint
-        self.cuda_graph, self.profile = cuda_graph, profile
+        self.cuda_graph, self.profile, self.keep_best = cuda_graph, profile, keep_best
 
     def optimizer_of(self, algorithm: Algorithm) -> torch.optim.Optimizer:
         """A new optimiser of the algorithm's trainable parameters; InputError where there are none, or the parts of
@@ -118,29 +120,34 @@ class Trainer:
         saves = progress.step % self.checkpoint_every == 0 or ends or stopping is not None
         run.check_finite(wait=logs or validates or saves)
         row = run.train_row() if logs else {}
-        improved = False
+        improved = keeps = False
         if validates:
             row |= (result := {f"val/{k}": v for k, v in validate().items() if k != "episodes"})
             improved = self._update_best(progress, result)
+            keeps = progress.step in [best["step"] for best in progress.kept]
         if row:
             run.append_metrics(row)
             for logger in loggers:
                 logger.log(progress.step, row)
         for logger in loggers:
             logger.progress(progress.step)
-        if improved or saves:
+        if keeps or saves:
             run.save(best=improved)
         if stopping is not None and not ends:
             raise Stopped(stopping, f"stopped at step {progress.step} of {self.steps}; saved in {run.folder.path}")
 
     def _update_best(self, progress: Progress, result: Mapping[str, float]) -> bool:
-        """Update best; higher accuracy wins, at equal accuracy the lower loss. Not finite is never best."""
+        """Update best and kept; higher accuracy wins, at equal accuracy the lower loss. Not finite is never best."""
         accuracy, loss = result["val/accuracy"], result["val/loss"]
         better = math.isfinite(loss) and (
             progress.best is None or (accuracy, -loss) > (progress.best["accuracy"], -progress.best["loss"])
         )
         if better:
             progress.best = {"step": progress.step} | {k.removeprefix("val/"): v for k, v in result.items()}
+        if math.isfinite(loss):
+            row = {"step": progress.step, "accuracy": accuracy, "loss": loss}
+            ranked = sorted([*progress.kept, row], key=lambda row: (-row["accuracy"], row["loss"]))
+            progress.kept = ranked[: self.keep_best]
         progress.stale = 0 if better else progress.stale + 1
         return better
 
@@ -250,9 +257,11 @@ class _Run:
         """FewshotError where the best checkpoint so far is damaged, which else the test would find; where it was
         removed, the best of what comes counts."""
         folder, best = self.folder.checkpoints, progress["best"]
+        present = checkpoint.steps(folder)
+        progress["kept"] = [row for row in progress.get("kept", ()) if row["step"] in present]
         if best is None or best["step"] == step:
             return
-        if best["step"] in checkpoint.steps(folder):
+        if best["step"] in present:
             checkpoint.load(folder, best["step"])
             return
         log.warning("%s has no checkpoint of its best step %d; the best of the coming steps counts, else the last is "

@@ -10,7 +10,7 @@ NEWER = {
 }  # fmt: skip
 NEWER_IN_EVALUATION = {
     "episodes": 600, "val_episodes": 100, "val_split": "val", "test_split": "test", "tasks": 20,
-    "query_balance": "uniform", "concentration": 2, "total_queries": None, "episodes_file": None,
+    "query_balance": "uniform", "concentration": 2, "total_queries": None, "episodes_file": None, "ensemble": 1,
 }  # fmt: skip
 
 

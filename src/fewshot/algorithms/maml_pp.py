@@ -13,8 +13,10 @@ step s and the query loss after it. More steps at test than in training use the 
 Shapes as in maml.py; a parameter or statistic of batch norm over C channels is [S, C]. Transductive where
 `norm_statistics` is batch, as the authors' code has it: its running statistics are kept but never used.
 
-Differences from the paper: one checkpoint is tested, not the mean prediction of the five best; the loss weights fall
-with every update, not every 500, and to 0, not to 0.03/S just before the end; (4) chooses between gradients whose
+The paper tests the mean prediction of the five best checkpoints: trainer.keep_best=5 evaluation.ensemble=5.
+
+Differences from the paper: the loss weights fall with every update, not every 500, and to 0, not to 0.03/S just before
+the end; (4) chooses between gradients whose
 second order is computed in either case, so it saves no time.
 """
 

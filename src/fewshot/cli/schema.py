@@ -22,6 +22,7 @@ class EvaluationSchema:
     concentration: int = MISSING
     total_queries: int | None = None
     episodes_file: str | None = None
+    ensemble: int = 1
 
 
 @dataclass
@@ -35,6 +36,7 @@ class TrainerSchema:
     patience: int | None = None
     checkpoint_every: int = MISSING
     test_checkpoint: str = MISSING
+    keep_best: int = 1
     cuda_graph: bool = MISSING
     profile: bool = MISSING
     optimizer: Any = None

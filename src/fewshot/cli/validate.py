@@ -28,7 +28,8 @@ from fewshot.errors import InputError
 from fewshot.sizes import sizes
 
 LEAST = {
-    "evaluation.episodes": 2, "evaluation.val_episodes": 2, "evaluation.tasks": 1, "threads": 1,
+    "evaluation.episodes": 2, "evaluation.val_episodes": 2, "evaluation.tasks": 1, "evaluation.ensemble": 1,
+    "threads": 1, "trainer.keep_best": 1,
     "trainer.steps": 0, "trainer.val_every": 0, "trainer.log_every": 1, "trainer.checkpoint_every": 1,
 }  # fmt: skip
 SIZES = ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries",
