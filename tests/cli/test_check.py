@@ -37,7 +37,7 @@ def test_default_is_in_order(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     first = [line.split(maxsplit=1) for line in done.out.splitlines()]
     assert [word for word, _ in first[:5]] == ["machine", "packages", "allocator", "data", "gradient"]
-    assert [line[:17] for line in done.out.splitlines()[5:]] == ["contract  ok     "] * 15
+    assert [line[:17] for line in done.out.splitlines()[5:]] == ["contract  ok     "] * 16
     assert re.match(r"glyphs: \d+ classes \(train \d+, val \d+, test \d+", first[3][1])
     assert re.match(r"ok: largest difference of a parameter, second order, 3 tasks", first[4][1])
     assert not list(tmp_path.iterdir())
