@@ -141,7 +141,10 @@ def test_wandb_holds_the_same(trained: Path) -> None:
     rows = [{k: v for k, v in row["item"].items() if not k.startswith("_")} for row in records["history"]]
     inner = [{"step": 4, "test/inner_step": step, **{f"test/inner_steps/{key}": value for key, value in mean.items()}}
              for step, mean in enumerate(result(trained)["test"]["inner_steps"])]  # fmt: skip
+    *rows, pictures = rows
     assert rows == [*metrics(trained), *inner]
+    shown = {f"figures/{path.stem}" for path in (trained / "figures").iterdir()}
+    assert {key.partition(".")[0] for key in pictures} - {"step"} == shown
     summary: dict[str, Any] = {}
     for change in records["summary"]:
         summary |= change["update"]

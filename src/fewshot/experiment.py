@@ -3,7 +3,7 @@
 The command line and Python users share it. Nothing here knows how a configuration was composed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from fewshot.signals import Stopped, StopSignal
 from fewshot.sizes import said
 from fewshot.trainer import Progress
 
+Draw = Callable[[RunFolder], None]  # the pictures of a finished run, which the loggers then have, too
 
-def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
+
+def train(plan: Plan, machine: Machine, stop: StopSignal, draw: Draw) -> RunFolder:
     """Train, test once, and leave a complete record; an unfinished run of this identity is resumed.
 
     Raises Stopped after a signal, with the state saved; FewshotError where the run cannot be carried out.
@@ -51,9 +53,13 @@ def train(plan: Plan, machine: Machine, stop: StopSignal) -> RunFolder:
                 made.algorithm, made.batches, made.validate, folder=folder, loggers=loggers, context=made.context,
                 device=machine.device, dtype=made.machine.dtype, stop=stop, processes=processes,
             )  # fmt: skip
+            for logger in loggers:
+                logger.trained(progress.step)
             result = _test(made, folder, progress, stop)
             if processes.first:
                 folder.write_result(result)
+        if processes.first:
+            draw(folder)
         status = "finished"
     except FewshotError as error:
         status = "stopped" if getattr(error, "signum", None) else "failed"
@@ -148,7 +154,7 @@ def _train_facts(made: Prepared) -> dict[str, Any]:
     return sizes | {"split": made.config["train_split"], "init": start}
 
 
-def evaluate(plan: Plan, machine: Machine) -> RunFolder:
+def evaluate(plan: Plan, machine: Machine, draw: Draw) -> RunFolder:
     """A trained run tested again, with a folder and a result.json of its own."""
     config, run = dict(plan.config), RunFolder(Path(plan.config["run"]))
     model = trained.restore(run, config["checkpoint"], config, trust=config["trust"])
@@ -190,6 +196,7 @@ def evaluate(plan: Plan, machine: Machine) -> RunFolder:
         tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
     )
     folder.write_result(result)
+    draw(folder)
     loggers = assemble.make_loggers(config)
     _start_loggers(loggers, plan, folder, config, steps=0, verb="evaluate")
     for logger in loggers:

@@ -26,7 +26,6 @@ from fewshot.cli.train import carry_out as carry_out_training
 from fewshot.errors import InputError
 from fewshot.pictures import Pictures
 from fewshot.plan import plan_evaluation, plan_training
-from fewshot.report.figures import draw_finished
 from fewshot.run_folder import RunFolder
 from fewshot.signals import StopSignal
 from fewshot.trained import Trained, restore
@@ -86,9 +85,7 @@ class Run:
         words = [override("run", str(self.path)), *overrides, *[override(key, value) for key, value in keys.items()]]
         offer_run(words)
         composed = compose("evaluate", words, config_dir)
-        folder = carry_out_evaluation(plan_evaluation(composed.config, composed.choices))
-        draw_finished(folder)
-        return folder.result()
+        return carry_out_evaluation(plan_evaluation(composed.config, composed.choices)).result()
 
     def fit(self, images: Iterable[Any], labels: Sequence[Hashable], *, device: str = "auto") -> Classifier:
         """A classifier for the classes of some labelled pictures; see `Classifier`."""
@@ -108,7 +105,6 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         changed = departures(composed.config, composed.choices)
         folder = carry_out_training(plan_training(composed.config, composed.choices, departures=changed), stop)
     assert folder is not None  # there is one process
-    draw_finished(folder)
     return Run(folder.path)
 
 

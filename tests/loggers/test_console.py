@@ -136,6 +136,20 @@ def test_bar_in_a_terminal(open_terminal, clock, status):
     assert sys.stdout is terminal.stream, "rich gives standard output back"
 
 
+@pytest.mark.parametrize(("end", "said"), [(100, "step 100/100"), (50, "step 50/100  stopped early")])
+def test_the_bar_ends_with_the_training_and_not_after_the_test(open_terminal, clock, end, said):
+    terminal = open_terminal(120)
+    logger = Console(live_seconds=0.25)
+    logger.start(run_info())
+    clock.append(1005.0)
+    logger.progress(end)
+    logger.trained(end)
+    screen = terminal.text()
+    assert said in screen.split("\r")[-2] and screen.endswith("\x1b[?25h")
+    logger.finish({}, "finished")
+    assert terminal.text() == ""
+
+
 def test_bar_is_drawn_no_more_often_than_asked(open_terminal, clock):
     terminal = open_terminal(120)
     logger = Console(live_seconds=10.0)

@@ -12,10 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from fewshot.errors import InputError
 from fewshot.loggers.base import RunInfo
@@ -126,6 +128,29 @@ def test_offline_record_equals_what_was_logged_also_after_a_resume(tmp_path, cap
             summary |= own(change["update"])
         assert summary == expected
         assert bool(record["preempting"]) == (expected["status"] == "stopped")
+
+
+def test_a_resumed_run_gives_back_the_rows_that_a_kill_has_lost_and_its_end_the_pictures(tmp_path, monkeypatch):
+    """To a record that knows all before step 20, as one on the server does, and to one that knows nothing."""
+    rows = [{"step": step, "train/loss": 1 / step} for step in (10, 20, 30, 40)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "figures").mkdir()
+    Image.new("L", (4, 3)).save(tmp_path / "figures" / "curves.png")
+    for known, given in ((15, rows[1:3]), (0, rows[:3])):
+        logged: list[tuple[int, dict[str, Any]]] = []
+        record = SimpleNamespace(
+            step=known, log=lambda row, step, logged=logged: logged.append((step, row)),
+            summary={}, mark_preempting=None, finish=lambda **_: None,
+        )  # fmt: skip
+        monkeypatch.setattr(Wandb, "_open", lambda self, run, record=record: record)
+        logger = Wandb()
+        logger.start(run_info(tmp_path, first_step=30))
+        logger.log(40, {"train/loss": 1 / 40})
+        logger.finish(RESULT, "finished")
+        *mirrored, (_, first), (_, second), (_, pictures) = logged
+        assert mirrored == [(row["step"], row) for row in [*given, rows[3]]]
+        assert {**first, **second}.keys() == {"test/inner_step", *INNER[0]}
+        assert {name: image.image.size for name, image in pictures.items()} == {"figures/curves": (4, 3)}
 
 
 def test_a_failure_in_mid_run_costs_one_warning(tmp_path, capfd, monkeypatch):

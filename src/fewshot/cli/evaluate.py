@@ -79,7 +79,8 @@ def job(cfg: DictConfig) -> int:
 def carry_out(plan: "Plan") -> RunFolder:
     """An evaluation to its end."""
     from fewshot import experiment
+    from fewshot.cli import show
     from fewshot.engine.machine import Machine
 
     plan.check_writable()
-    return experiment.evaluate(plan, Machine.start(plan.config["device"], plan.config["threads"]))
+    return experiment.evaluate(plan, Machine.start(plan.config["device"], plan.config["threads"]), show.draw)

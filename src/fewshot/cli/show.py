@@ -53,14 +53,18 @@ def percent(value: Mapping[str, Any] | None) -> str:
     return "–" if value is None else f"{value['accuracy']:.2f} ± {value['accuracy_ci95']:.2f}"
 
 
-def finished_run(folder: RunFolder) -> None:
-    """The closing words of a run, and its pictures."""
+def draw(folder: RunFolder) -> None:
+    """The pictures of a finished run."""
     from fewshot.report.figures import draw_finished  # late: half a second
 
-    result_table(folder.result(), folder.path)
-    costs_table(folder.path / "profile")
     with announced("drawing figures"):
         draw_finished(folder)
+
+
+def finished_run(folder: RunFolder) -> None:
+    """The closing words of a run."""
+    result_table(folder.result(), folder.path)
+    costs_table(folder.path / "profile")
 
 
 def result_table(result: Mapping[str, Any], folder: Path) -> None:

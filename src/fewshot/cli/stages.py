@@ -87,7 +87,7 @@ def _finished(first: "Plan", plan: "Plan", machine: "Machine", stop: "StopSignal
         try:
             log.warning("init=%s is trained first, in %s", plan.config["init"], path)
             refuse_leak_before(first, plan)
-            folder = experiment.train(replace(first, folder=Path(path)), machine, stop)
+            folder = experiment.train(replace(first, folder=Path(path)), machine, stop, show.draw)
         except FolderInUse:  # another process was faster
             if processes.size > 1:
                 raise

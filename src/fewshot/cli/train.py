@@ -60,11 +60,12 @@ def job(cfg: DictConfig) -> int:
 def carry_out(plan: "Plan", stop: "StopSignal") -> "RunFolder | None":
     """A run to its end; None in all processes of a run but the first."""
     from fewshot import experiment
+    from fewshot.cli import show
     from fewshot.engine.machine import Machine
 
     plan.check_writable()
     machine = Machine.start(plan.config["device"], plan.config["threads"])
-    folder = experiment.train(with_init(plan, machine, stop), machine, stop)
+    folder = experiment.train(with_init(plan, machine, stop), machine, stop, show.draw)
     return folder if machine.processes.first else None
 
 

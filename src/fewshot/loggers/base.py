@@ -35,6 +35,9 @@ class Logger(Protocol):
     def progress(self, step: int) -> None:
         """Called after every step, cheaply (a live bar); most loggers do nothing."""
 
+    def trained(self, step: int) -> None:
+        """Called once the training has ended, after its last step or early; what follows is the test."""
+
     def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
         """Called once at the end. `result` is result.json's content, or None when the run did not finish;
         status is "finished", "stopped" (by a signal, resumable) or "failed"."""

@@ -63,10 +63,13 @@ class Console:
 
     def progress(self, step: int) -> None:
         self._step = step
-        if (now := time.monotonic()) >= self._due or (step >= self._steps and self._live is not None):
+        if (now := time.monotonic()) >= self._due:
             self._draw(step, now)
-        if step >= self._steps:  # what comes now, the test, has a bar of its own
-            self._stop_live()
+
+    def trained(self, step: int) -> None:
+        """Ends the bar: what comes now, the test, has one of its own."""
+        self._draw(step, time.monotonic(), ending="" if step >= self._steps else "stopped early")
+        self._stop_live()
 
     def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
         """Ends the bar; the result itself is printed by the command line."""

@@ -40,6 +40,9 @@ class TensorBoard:
     def progress(self, step: int) -> None:
         """Nothing to do between two rows."""
 
+    def trained(self, step: int) -> None:
+        """Nothing to do before the test."""
+
     def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
         test = (result or {}).get("test") or {}
         numbers = {f"test/{key}": value for key, value in test.items() if isinstance(value, int | float)}

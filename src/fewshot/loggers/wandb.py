@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot.errors import InputError
 from fewshot.loggers.base import RunInfo
 from fewshot.loggers.wandb_mode import MODES, choose_mode
+from fewshot.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
     import wandb
@@ -35,10 +36,11 @@ class _End:
     summary: Mapping[str, Any]
     status: str
     inner_steps: Sequence[Mapping[str, float]] = ()  # accuracy of the test after 0, 1, ... of them
+    pictures: Sequence[Path] = ()  # of the run's figures/
 
 
 class Wandb:
-    """Config, metric rows and result of a run on https://wandb.ai, or in `<run folder>/wandb` until synced.
+    """Config, metric rows, result and pictures of a run on https://wandb.ai, or in `<run folder>/wandb` until synced.
 
     mode: auto (online with a key, else offline; WANDB_MODE and `wandb offline` are respected), or
         online, offline, disabled. Never asks for a key.
@@ -68,8 +70,10 @@ class Wandb:
         self._thread: threading.Thread | None = None
         self._warned = False
         self._unsynced: Path | None = None  # where the offline record is
+        self._figures: Path | None = None
 
     def start(self, run: RunInfo) -> None:
+        self._figures = run.folder / "figures"
         self._thread = threading.Thread(target=self._work, args=(run,), name="wandb", daemon=True)
         self._thread.start()
 
@@ -80,13 +84,19 @@ class Wandb:
     def progress(self, step: int) -> None:
         """Nothing to do between two rows."""
 
+    def trained(self, step: int) -> None:
+        """Nothing to do before the test."""
+
     def finish(self, result: Mapping[str, Any] | None, status: str) -> None:
-        if self._thread is None:
+        if self._thread is None or self._figures is None:
             return
         found = {"best" if key == "val" else key: value for key, value in (result or {}).items()}
         # W&B itself keeps the last row's `val/accuracy` under that name
         steps = ((result or {}).get("test") or {}).get("inner_steps") or ()
-        self._queue.put(_End(summary={**flatten(found), "status": status}, status=status, inner_steps=steps))
+        self._queue.put(_End(
+            summary={**flatten(found), "status": status}, status=status, inner_steps=steps,
+            pictures=sorted(self._figures.glob("*.png")) if status == "finished" else (),
+        ))  # fmt: skip
         limit = self.init_timeout + self.finish_timeout
         self._thread.join(limit)
         if self._thread.is_alive():
@@ -99,6 +109,7 @@ class Wandb:
         record = self._attempt(functools.partial(self._open, run))
         if record is None:
             return
+        self._attempt(functools.partial(_replay, run, record))
         last = run.first_step
         while isinstance(item := self._queue.get(), dict):
             last = item["step"]
@@ -106,6 +117,7 @@ class Wandb:
         for step, mean in enumerate(item.inner_steps):  # a chart of its own, over inner steps
             row = {"test/inner_step": step, **{f"test/inner_steps/{key}": value for key, value in mean.items()}}
             self._attempt(functools.partial(record.log, row, step=last + 1 + step))
+        self._attempt(functools.partial(_show, item.pictures, record, last + 1 + len(item.inner_steps)))
         self._attempt(functools.partial(record.summary.update, item.summary))
         if item.status == "stopped":  # shown as preempted, not as failed: it can be resumed
             self._attempt(record.mark_preempting)
@@ -170,6 +182,23 @@ class Wandb:
         if not self._warned:
             self._warned = True
             _tell(f"warning: W&B: {text}")
+
+
+def _replay(run: RunInfo, record: "wandb.Run") -> None:
+    """The rows up to where a resumed run goes on that the record lacks: what a kill has lost; of an offline record,
+    which knows nothing of earlier ones, all of them."""
+    known = record.step
+    for row in MetricsFile(run.folder / "metrics.jsonl").read():
+        if known <= row["step"] <= run.first_step:
+            record.log(row, step=row["step"])
+
+
+def _show(pictures: Sequence[Path], record: "wandb.Run", step: int) -> None:
+    """The run's figures, under their names."""
+    import wandb
+
+    if pictures:
+        record.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures}, step=step)
 
 
 def tags(wanted: Sequence[str]) -> list[str]:
