@@ -12,6 +12,7 @@ from fewshot.signals import Stopped
 from fewshot.sweep import local
 from fewshot.sweep.jobs import Job
 from fewshot.sweep.local import LocalBatch, Running
+from fewshot.sweep.process import opened
 from fewshot.sweep.slots import Slot
 
 SLOT = Slot(None, 1)
@@ -56,3 +57,12 @@ def test_a_later_job_is_told_as_soon_as_it_is_there(batch: LocalBatch) -> None:
     later: Any = batch.running[1].child
     assert (first.told, later.told) == ([signal.SIGTERM], [signal.SIGTERM])
     assert stop.received == signal.SIGTERM
+
+
+def test_a_log_that_cannot_be_written_is_the_failure_of_its_job(batch: LocalBatch, tmp_path: Path) -> None:
+    """The sweep's folder has become read-only, or has gone."""
+    log = tmp_path / "gone" / "0.log"
+    with pytest.raises(SystemExit, match=rf"error: cannot write {log}: No such file or directory"):
+        opened(str(log))
+    child: Any = SimpleNamespace(asked=None, exit_code=lambda: 1, log=log)
+    assert batch._reason(child) == f"{log} cannot be written"

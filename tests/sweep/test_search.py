@@ -11,7 +11,7 @@ from hydra.types import RunMode
 
 from fewshot.cli import schema
 from fewshot.cli.compose import searching
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.sweep.search import best, search
 from fewshot.sweep.settings import SearchSettings
 
@@ -53,6 +53,20 @@ def test_what_failed_is_not_run_again(searched: Callable[..., Any]) -> None:
     more, again = searched(trials=12)
     assert len(more.trials) == 12 and ["shots=2"] not in again
     assert best(more).startswith("best of 12 trials: 50.00 with shots=")
+
+
+def test_a_database_that_cannot_be_written_any_more(
+    searched: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna.exceptions import StorageInternalError
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StorageInternalError
+
+    study, _ = searched(trials=1)
+    monkeypatch.setattr(study, "tell", refuse)
+    with pytest.raises(FewshotError, match=r"cannot write .*/search\.db; .* the same command goes on"):
+        searched(trials=2)
 
 
 def test_another_search_under_the_same_name(searched: Callable[..., Any]) -> None:

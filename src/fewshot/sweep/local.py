@@ -93,6 +93,8 @@ class LocalBatch(Batch):
             return f"killed by {name}" + (" (out of memory, if nobody else did)" if name == "SIGKILL" else "")
         if code == 0:
             return "ended with exit code 0, but without a result"
+        if code == 1 and not child.log.exists():
+            return f"{child.log} cannot be written"
         message = last_line(child.log) if code in (1, InputError.exit_code) else ""  # other codes come without one
         return ": ".join(filter(None, [f"exit code {code}", message.removeprefix("error: ")]))
 

@@ -105,11 +105,20 @@ def _main(work: Work, cfg: Any, log: str, cwd: str, environment: Mapping[str, st
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    output = opened(log)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output, stream.fileno())
         stream.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     sys.exit(guarded(lambda: run(work, cfg), debug=False))
+
+
+def opened(log: str) -> int:
+    """The descriptor of a job's log. SystemExit with one line where its folder cannot be written any more: this job
+    fails, and the others go on."""
+    try:
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        sys.exit(f"error: cannot write {log}: {error.strerror}")
 
 
 def run(work: Work, cfg: Any) -> int:

@@ -4,9 +4,10 @@ hydra-optuna-sweeper 1.3.0 is not used: it needs Optuna 2, which loads no databa
 does), and when started again it adds `n_trials` new trials and forgets those that were running.
 """
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fewshot.cli.identity import plain
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.identity import computing
 from fewshot.sweep.settings import SearchSettings
 
@@ -51,18 +52,38 @@ def search(
     if study.trials and (recall := getattr(launcher, "recall", None)):
         recall()
     batch = settings.batch or getattr(launcher, "slots", None) or BATCH
-    while trials := _next(study, min(batch, settings.trials - _finished(study))):
-        drawn = [(trial, _draw(study, trial, space, settings.seed)) for trial in trials]
-        failed = _failed(study)
-        for trial, values in drawn:
-            if values in failed:
-                _tell(study, trial, math.nan)
-        if left := [(trial, values) for trial, values in drawn if values not in failed]:
-            jobs = [[*fixed, *(f"{key}={value}" for key, value in values.items())] for _, values in left]
-            ended = launcher.launch(jobs, initial_job_idx=left[0][0].number)
-            for (trial, _), done in zip(left, ended, strict=True):
-                _tell(study, trial, float(done.return_value))
+    with _writable(folder):
+        while trials := _next(study, min(batch, settings.trials - _finished(study))):
+            _work_off([(trial, _draw(study, trial, space, settings.seed)) for trial in trials], study, fixed, launcher)
     return study
+
+
+def _work_off(
+    drawn: Sequence[tuple["Trial", dict[str, str]]], study: "Study", fixed: Sequence[str], launcher: Launcher
+) -> None:  # fmt: skip
+    """Run the jobs of some trials, each with the values that it has drawn, but for values that have failed before."""
+    failed = _failed(study)
+    for trial, values in drawn:
+        if values in failed:
+            _tell(study, trial, math.nan)
+    if left := [(trial, values) for trial, values in drawn if values not in failed]:
+        jobs = [[*fixed, *(f"{key}={value}" for key, value in values.items())] for _, values in left]
+        ended = launcher.launch(jobs, initial_job_idx=left[0][0].number)
+        for (trial, _), done in zip(left, ended, strict=True):
+            _tell(study, trial, float(done.return_value))
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """FewshotError where the database cannot be written any more: a full disk, a folder that has become read-only."""
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except StorageInternalError as error:
+        raise FewshotError(
+            f"cannot write {folder}/search.db; the results of its jobs are kept, and the same command goes on"
+        ) from error
 
 
 def _computed(
