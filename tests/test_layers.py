@@ -15,7 +15,7 @@ LAYERS = (
     ("transforms", "decoding", "folders", "records"),
     ("pictures", "copies"),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
-    ("views", "source"),
+    ("views", "source", "class_groups"),
     ("sampler", "algorithms", "loggers", "run_folder"),
     ("held_run", "streams", "embedded", "identity", "episode_file", "feature_heads"),
     (

@@ -43,7 +43,8 @@ MODELS = {
     "maml checkpointed": ["algorithm=maml", "algorithm.stream.tasks=4", "algorithm.inner_steps=2",
                           "algorithm.checkpoint_inner=true"],
     "metasgd": ["algorithm=metasgd", "algorithm.stream.tasks=4", "algorithm.norm_statistics=support"],
-    "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2"],
+    "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2", "train_ways={low:2,high:3}",
+                 "train_shots={low:1,high:3}"],
     "baseline": ["algorithm=baseline", "algorithm.stream.batch_size=8"],
 }  # fmt: skip
 

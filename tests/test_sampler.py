@@ -209,7 +209,7 @@ def test_within_groups_an_episode_stays_in_one_group(make_images: Make) -> None:
     drawn = [{GROUPS[c] for c in episode} for episode in classes.tolist()]
     assert all(len(groups) == 1 for groups in drawn)
     assert set.union(*drawn) == {"a", "b", "d"}
-    assert (draws.skipped_groups, len(draws._count)) == (1, 3)
+    assert (draws.groups.skipped, len(draws.groups.sizes)) == (1, 3)
     assert set(classes.flatten().tolist()) == {c for c in range(21) if GROUPS[c] != "c"}
 
 
@@ -224,7 +224,7 @@ def test_groups_are_equally_likely_whatever_their_size(make_images: Make) -> Non
 
 def test_across_groups_all_classes_are_one_pool(make_images: Make) -> None:
     draws = sampler(make_images([6] * 21, groups=GROUPS), ways=15)
-    assert (draws.skipped_groups, len(draws._count)) == (0, 1)
+    assert (draws.groups.skipped, len(draws.groups.sizes)) == (0, 1)
     assert set(draws.sample(0, 20).classes.flatten().tolist()) == set(range(21))
 
 

@@ -153,7 +153,7 @@ def backbone_facts(algorithm: Algorithm, name: str, image_shape: list[int]) -> d
 def protocol_facts(tested: Tested) -> dict[str, Any]:
     config = tested.config
     return {"queries": said(config["queries"]), "checkpoint_rule": tested.which,
-            "within_groups": config["within_groups"], "skipped_groups": tested.sampler.skipped_groups,
+            "within_groups": config["within_groups"], "skipped_groups": tested.sampler.groups.skipped,
             "eval_seed": config["eval_seed"], "query_balance": tested.sampler.query_balance,
             "episodes_file": tested.sampler.given_from, "overlap": tested.overlap}  # fmt: skip
 

@@ -5,13 +5,13 @@ conversion to float and the transforms, each for all images at once. Episode k i
 which it is drawn.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fewshot.class_groups import ClassGroups
 from fewshot.datasets.base import ImageSet
 from fewshot.episode import Episode
 from fewshot.errors import InputError
@@ -19,8 +19,6 @@ from fewshot.ops import random
 from fewshot.sizes import Value, sizes
 from fewshot.source import Source, pipeline
 from fewshot.transforms import Transform
-
-log = logging.getLogger("fewshot")
 
 
 class Drawn(NamedTuple):
@@ -53,7 +51,7 @@ class EpisodeSampler:
     2021, arXiv:2204.11181, section 3), rounded to whole images by largest remainders. A class may then have none.
     given: episodes that were drawn elsewhere, in the place of this sampler's own (see `episode_file`).
     within_groups: all classes of an episode come from one group (an alphabet), drawn uniformly among the
-    groups with at least `ways` classes; `skipped_groups` counts the others.
+    groups with at least `ways` classes (see `class_groups`).
     Raises InputError where the split cannot give such episodes.
     """
 
@@ -98,13 +96,9 @@ class EpisodeSampler:
         self.support_copies = support_copies
         self.source = Source(images, split, device or torch.device("cpu"))
         self._key = random.key(seed, split, "episodes")
+        self.groups = ClassGroups(images, split, ways=self.ways, within_groups=within_groups, device=self.source.device)
         classes = self.source.classes
-        if self.ways > len(classes):
-            raise InputError(
-                f"ways={self.ways} but split '{split}' of '{images.name}' has {len(classes)} classes; "
-                + ("lower ways" if len(classes) > 1 else "it needs two at least; choose another split or more data")
-                + _or(images.few_classes)
-            )
+        self._ids = classes.to(self.source.device)
         small = classes[self.source.sizes.cpu() < self.images_per_class].tolist()
         if small:
             named = ", ".join(images.class_names[c] for c in small[:5])
@@ -112,35 +106,10 @@ class EpisodeSampler:
             raise InputError(
                 f"{len(small)} classes of split '{split}' of '{images.name}' have fewer than "
                 f"shots+{most}={self.images_per_class} images ({named}{', ...' if len(small) > 5 else ''}); "
-                f"lower shots or queries{_or(images.few_images)}"
+                f"lower shots or queries{', or ' + images.few_images if images.few_images else ''}"
             )
         self.given: Drawn | None = None
         self.given_from: str | None = None  # twelve digits of the file's hash
-        self._group_classes(images, split, within_groups)
-
-    def _group_classes(self, images: ImageSet, split: str, within_groups: bool) -> None:
-        """Sort the classes by group; `_first` and `_count` delimit the groups that can be drawn from."""
-        classes, device = self.source.classes, self.source.device
-        members: dict[str, list[int]] = {}
-        for position, c in enumerate(classes.tolist()):
-            members.setdefault(images.groups[c] if within_groups else "", []).append(position)
-        usable = [m for m in members.values() if len(m) >= self.ways]
-        self.skipped_groups = len(members) - len(usable)
-        if not usable:
-            largest = max(len(m) for m in members.values())
-            raise InputError(
-                f"ways={self.ways} but the largest group in split '{split}' of '{images.name}' has "
-                f"{largest} classes; lower ways or set within_groups=false"
-            )
-        if self.skipped_groups:
-            log.warning(
-                "split '%s' of '%s': %d of %d groups left out, with fewer than ways=%d classes",
-                split, images.name, self.skipped_groups, len(members), self.ways,
-            )  # fmt: skip
-        self._order = torch.tensor([p for m in usable for p in m], device=device)
-        self._count = torch.tensor([len(m) for m in usable], device=device)
-        self._first = self._count.cumsum(0) - self._count
-        self._ids = classes.to(device)
 
     @property
     def query_balance(self) -> str:
@@ -153,9 +122,7 @@ class EpisodeSampler:
         """Episodes first..first+tasks-1; first may be an int64 scalar on the device."""
         episode = torch.arange(tasks, device=self.source.device) + first  # [T]
         key = random.mix(self._key, episode)  # [T]
-        group = random.below(random.mix(key, key.new_full((), 0)), len(self._count))
-        member = random.distinct(random.mix(key, key.new_full((), 1)), self._count[group], self.ways)
-        position = self._order[self._first[group][:, None] + member]  # [T, N]
+        position = self.groups.draw(key)  # [T, N]
         lane = torch.arange(2, 2 + self.ways, device=key.device)
         per_class = random.mix(key[:, None], lane)  # [T, N]
         if self.given is not None:
@@ -246,7 +213,3 @@ class EpisodeSampler:
             coming = self.draw(first + tasks, tasks)
             self.source.expect(coming.support, coming.query)
         return batch
-
-
-def _or(instead: str | None) -> str:
-    return f", or {instead}" if instead else ""

@@ -97,6 +97,7 @@ def test_refused(tmp_path: Path, words: str, message: str) -> None:
         ("ways=2000", "ways=2000 but split 'train' of 'glyphs' has 8"),
         ("ways=200 train_ways=5", "ways=200 but split 'val' of 'glyphs' has 1"),
         ("shots=19", "classes of split 'train' of 'glyphs' have fewer than shots+queries=21 images"),
+        ("train_shots={low:1,high:2}", "MAML cannot be trained on tasks of unequal size"),
         ("train_split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
         ("precision=bf16", "precision=bf16 changes a second-order meta-gradient by about 30 %"),
         ("dataset.size=27", "27"),
