@@ -17,6 +17,7 @@ from command_line import QUIET, call, episodes, only, result
 from fewshot import assemble, checkpoint
 from fewshot.cli.evaluate import _run_config
 from fewshot.engine.processes import ALONE
+from fewshot.episode import Minibatch
 from fewshot.errors import FewshotError
 from fewshot.report.documents import csv_file, markdown
 from fewshot.report.report import Report
@@ -112,6 +113,13 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+class Undrawn:
+    """The batches of a run that is only resumed."""
+
+    def batch(self, k: int) -> Minibatch:
+        raise AssertionError(f"batch {k} was drawn")
+
+
 def test_reading_a_damaged_folder(tmp_path: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     """`report`, `evaluate` and resume, as far as they read."""
     intact = RunFolder(trained)
@@ -148,7 +156,7 @@ def test_reading_a_damaged_folder(tmp_path: Path, trained: Path, caplog: pytest.
         if not finished:
             with one_line_or_right(f"resume, {what}"):
                 folder = open_resumed(here.parent / "none", {**config, "resume": str(here)}, names)
-                run = _Run(trainer, algorithm, folder, {}, torch.device("cpu"), None, ALONE)
+                run = _Run(trainer, algorithm, Undrawn(), folder, {}, torch.device("cpu"), None, ALONE)
                 try:
                     state = run._stored()
                 finally:
