@@ -17,7 +17,7 @@ def extract(folder: Path) -> Folders:
 
     from fewshot.datasets import archive, omniglot
 
-    data = Path(compose("config", ["dataset=omniglot"]).data_dir).expanduser()  # type: ignore[attr-defined]
+    data = Path(compose("config", ["dataset=omniglot"]).config["data_dir"]).expanduser()
     paths = archive.obtain([part.zip for part in omniglot.PARTS], [data / f for f in omniglot.FOLDERS], fetch=True)
     names: dict[str, str] = {}  # "Alphabet/characterNN" -> folder
     for path in paths:

@@ -134,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             made(Path(folder), width, height, 20 if args.quick else files)
             rows.append(compared(name, Path(folder), args.quick))
+            print(rows[-1], flush=True)
     options = []
     if args.folder:
         rows.append(compared(args.folder.name, args.folder, args.quick))
