@@ -15,6 +15,17 @@ def test_labels_say_what_tells_runs_of_one_task_apart(make_run: Make) -> None:
     assert sorted(settings.labels(found)) == ["maml, inner_lr=0.1", "maml, inner_lr=0.4", "protonet"]
 
 
+def test_labels_name_parts_of_another_class_and_nothing_that_the_data_set_brings(make_run: Make) -> None:
+    """A network by its YAML file; what another class is given tells nothing more."""
+    optimizers = ({"_target_": "torch.optim.SGD", "momentum": 0.9}, {"_target_": "torch.optim.Adam", "eps": 1e-8})
+    runs = [make_run(keys={"optimizer": one}, where=f"outputs/{i}") for i, one in enumerate(optimizers)]
+    networks = [{"name": name, "parameters": 9, "image_size": [1, 8, 8]} for name in ("conv4", "conv4_32")]
+    runs += [make_run(algorithm="protonet", filters=i, backbone=one) for i, one in enumerate(networks, start=1)]
+    assert sorted(settings.labels(grouped(runs))) == [
+        "maml, optimizer=Adam", "maml, optimizer=SGD", "protonet, backbone=conv4", "protonet, backbone=conv4_32",
+    ]  # fmt: skip
+
+
 def test_a_key_that_was_swept_over_numbers_is_an_axis(make_run: Make) -> None:
     """What follows another key is no axis of its own; nor is a key with texts, or one that changes with another."""
     runs = [make_run(keys={"inner_lr": lr, "copy_of_lr": lr, "head": head}) for lr in (0.1, 0.4) for head in "ab"]

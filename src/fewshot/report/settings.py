@@ -11,10 +11,12 @@ TASK = ("ways", "shots")
 FOLLOWING = {"train_ways": "ways", "train_shots": "shots", "algorithm.stream.ways": "ways",
              "algorithm.stream.shots": "shots"}  # fmt: skip
 MOST = 3  # differences in a name
+CLASS = "._target_"  # how the key of a part's class ends
 
 
 def labels(groups: Sequence[Group], without: Collection[str] = ()) -> list[str]:
-    """A name for each group: its algorithm, and the settings in which it differs from that algorithm's other groups.
+    """A name for each group: its algorithm, and the settings in which it differs from that algorithm's other groups on
+    the same data.
 
     Ways and shots are not named, they have columns and axes of their own; nor are the keys in `without`.
     """
@@ -24,21 +26,38 @@ def labels(groups: Sequence[Group], without: Collection[str] = ()) -> list[str]:
         alike = [i for i, other in enumerate(groups) if _kin(other) == _kin(group)]
         rivals = len({groups[i].cell for i in alike}) < len(alike)
         found_keys = differing([settings[i] for i in alike]) if rivals else []
-        keys = [keys[0] for keys in found_keys if not set(keys) & set(without)]
-        texts = [f"{key.split('.')[-1].lstrip('_')}={own[key]}" for key in keys if key in own]
+        keys = [keys[0] for keys in _telling(found_keys) if not set(keys) & set(without)]
+        texts = [_text(key, own[key]) for key in keys if key in own]
         more = [f"{len(texts) - MOST} more"] if len(texts) > MOST else []
         kind = [] if group.runs[0].kind == "train" else ["evaluated"]
         found.append(", ".join([str(group.result["algorithm"]), *texts[:MOST], *more, *kind]))
     return found
 
 
+def _telling(found: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Without the parameters of parts that are of another class: the class tells."""
+    parts = tuple(key.removesuffix(CLASS) + "." for keys in found for key in keys if key.endswith(CLASS))
+    kept = [tuple(k for k in keys if k.endswith(CLASS) or not k.startswith(parts)) for keys in found]
+    return [keys for keys in kept if keys]
+
+
+def _text(key: str, value: Any) -> str:
+    """`inner_lr=0.1`; of a part of another class `optimizer=SGD`."""
+    if key.endswith(CLASS):
+        key, value = key.removesuffix(CLASS), str(value).rpartition(".")[2]
+    return f"{key.rpartition('.')[2]}={value}"
+
+
 def _kin(group: Group) -> tuple[str, ...]:
-    return group.runs[0].kind, str(group.result["algorithm"])
+    return group.runs[0].kind, str(group.result["algorithm"]), group.tested_on
 
 
 def _named_settings(group: Group) -> dict[str, Any]:
-    """The setting as a name tells it: without ways, shots and the training sizes that follow them."""
+    """The setting as a name tells it: without ways, shots and the training sizes that follow them; the network by the
+    name of its YAML file."""
     setting = group.runs[0].setting
+    if network := group.result.get("backbone"):
+        setting = setting | {f"backbone{CLASS}": network["name"]}
     follows = {key for key, of_the_test in FOLLOWING.items() if setting.get(key) == setting.get(of_the_test)}
     return {key: value for key, value in setting.items() if key not in TASK and key not in follows}
 
