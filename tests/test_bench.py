@@ -161,10 +161,12 @@ def test_what_is_measured_beside_the_steps(bench: Any, name: str, tmp_path: Path
         }
 
 
-def test_speed_page_is_what_make_bench_writes(bench: Any) -> None:
-    page = (ROOT / "docs" / "speed.md").read_text()
+def test_pages_are_what_make_bench_writes(bench: Any) -> None:
     pages = bench("page")
-    assert pages.render(page) == page, "docs/speed.md and docs/results differ: python scripts/bench/page.py"
+    shown: set[str] = set()
+    for file in pages.PAGES:
+        page = file.read_text()
+        assert pages.render(page) == page, f"{file.name} and docs/results differ: python scripts/bench/page.py"
+        shown |= {match[2] for match in pages.MARKED.finditer(page)}
     recorded = {file.stem.removeprefix("bench_") for file in (ROOT / "docs" / "results").glob("bench_*.json")}
-    shown = {match[2] for match in pages.MARKED.finditer(page)}
     assert shown >= set(NAMES) and shown == recorded - {"sweep"}  # docs/sweeps.md has that one

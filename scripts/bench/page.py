@@ -1,4 +1,4 @@
-"""The tables of docs/speed.md, from docs/results/bench_*.json.
+"""The tables of docs/speed.md and docs/scale.md, from docs/results/bench_*.json.
 
     python scripts/bench/page.py        (`make bench` ends with it)
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from measuring import table
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "speed.md"
+PAGES = (ROOT / "docs" / "speed.md", ROOT / "docs" / "scale.md")
 MARKED = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end of bench -->)", re.DOTALL)
 
 
@@ -36,4 +36,5 @@ def block(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))

@@ -1,6 +1,7 @@
 """The four-block convolutional network of few-shot learning (Vinyals et al. 2016, arXiv:1606.04080). Layer 1."""
 
 import copy
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from fewshot.errors import InputError
 from fewshot.ops.mapped import Conv2d, max_pool
 from fewshot.ops.norm import NORMS, BatchNorm
 
+FUSED = os.environ.get("FEWSHOT_FUSED_NORM") == "1"  # on CUDA: see ops/fused_norm.py, and docs/speed.md for why not
 MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Sigmoid, nn.Tanh)  # their maximum is that of the largest
 
 
@@ -96,6 +98,8 @@ class ConvBlock(nn.Sequential):
     """Convolution, norm, activation and pooling; the names are those of a Sequential."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if FUSED and x.is_cuda and self._fuses():
+            return self.fused(x)
         if x.is_cuda or not self._folds():
             return super().forward(x)
         layers: list[Any] = list(self)
@@ -108,6 +112,25 @@ class ConvBlock(nn.Sequential):
         for layer in rest:
             x = layer(x)
         return x
+
+    def fused(self, x: Tensor) -> Tensor:
+        """The same, with norm, pooling and activation as one kernel."""
+        from fewshot.ops.fused_norm import norm_pool  # Triton comes with a CUDA build of PyTorch
+
+        layers: list[Any] = list(self)
+        conv, norm, act = layers[0], layers[1], layers[-1]
+        given = {"eps": norm.eps, "slope": getattr(act, "negative_slope", 0.0), "side": len(layers) - 2}
+        return norm_pool(conv(x), norm.weight, norm.bias, **given)
+
+    def _fuses(self) -> bool:
+        """Whether norm, pooling and activation are those of the kernel, with the statistics of the batch."""
+        kinds = [type(m) for m in self]
+        between = [MaxPool] if len(kinds) == 4 else []
+        if kinds[1:-1] != [BatchNorm, *between] or kinds[-1] not in (nn.ReLU, nn.LeakyReLU):
+            return False
+        norm: Any = self[1]
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self)
+        return norm.statistics == "batch" and norm.recorded is None and not hooked
 
     def _folds(self) -> bool:
         """Whether convolution and batch norm are computed as one: for images of few channels, on a CPU.
