@@ -137,7 +137,7 @@ def test_the_network_of_both_sides_is_one(bench: Any, tmp_path: Path) -> None:
 def test_files_are_read_with_and_without_asking_ahead(bench: Any, tmp_path: Path) -> None:
     bench("read_ahead").main(["--quick", "--json", str(tmp_path / "a.json")])
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
-    assert [row["file"] for row in rows] == ["2 GB", "20 GB, sparse"]
+    assert [row["file"] for row in rows] == ["1 GB", "20 GB, sparse"]
 
 
 @pytest.mark.slow

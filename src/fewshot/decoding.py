@@ -81,6 +81,8 @@ def _reduce(picture: Image.Image, at_least: int) -> tuple[float, float] | None:
 
     One that is turned later, and would not come out whole, is left as it is: its ragged sides would be others.
     """
+    if min(picture.size) < 2 * at_least:
+        return None
     turned = picture.getexif().get(ORIENTATION, 1) != 1
     if turned and any(side % 8 for side in picture.size):
         return None
