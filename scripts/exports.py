@@ -44,16 +44,18 @@ def main() -> None:
     parser.add_argument("files", type=Path, metavar="FILES")
     parser.add_argument("--times", action="store_true")
     args = parser.parse_args()
-    noted = args.files / "noted.json"
-    if not args.times:
+    noted, command = args.files / "noted.json", "python scripts/exports.py DIR FILES"
+    if args.times:
+        torch.set_num_threads(1)
+        numbers = [one | {"ms": times(one, args.support)} for one in json.loads(noted.read_text())]
+        command += ", then with --times"
+    else:
         args.files.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps([written(n, args.support, args.files) for n in range(len(ROWS))], indent=1))
-        return
-    torch.set_num_threads(1)
-    numbers = [one | {"ms": times(one, args.support)} for one in json.loads(noted.read_text())]
-    command = "python scripts/exports.py DIR FILES, then with --times"
+        numbers = [written(n, args.support, args.files) for n in range(len(ROWS))]
+        noted.write_text(json.dumps(numbers, indent=1))
     rows = [cells(*one) for one in zip(ROWS, numbers, strict=True)]
-    RESULT.write_text(json.dumps({"command": command, "rows": rows, "numbers": numbers}, indent=1) + "\n")
+    shown = [{key: value for key, value in one.items() if key not in ("words", "files")} for one in numbers]
+    RESULT.write_text(json.dumps({"command": command, "rows": rows, "numbers": shown}, indent=1) + "\n")
 
 
 def written(n: int, support: Path, folder: Path) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def cells(name: str, one: dict[str, Any]) -> dict[str, str]:
     row = {"classifier": name}
     row |= {f"difference, {kind}": f"{one['difference'][kind]:.0e}" for kind in KINDS}
     row |= {f"MB, {kind}": f"{one['MB'][kind]:.1f}" for kind in KINDS}
-    return row | {f"ms, {side}": " / ".join(f"{ms:.3g}" for ms in each) for side, each in one["ms"].items()}
+    return row | {f"ms, {side}": " / ".join(f"{ms:.3g}" for ms in each) for side, each in one.get("ms", {}).items()}
 
 
 if __name__ == "__main__":

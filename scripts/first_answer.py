@@ -33,7 +33,15 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "venv", made + "/venv"], check=True)
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", made, ROOT], check=True)
         (wheel,) = Path(made).glob("*.whl")
-        install = ["uv", "pip", "install", "--python", python, "-c", ROOT / "constraints.txt"]
+        install = [
+            Path(sys.executable).with_name("uv"),
+            "pip",
+            "install",
+            "--python",
+            python,
+            "-c",
+            ROOT / "constraints.txt",
+        ]
         asked = ["predict", f"support={support}", f"query={support}", "html=labels.html"]
         for what, command in {
             "pip install 'fewshot[pretrained]' (packages downloaded before)": [*install, f"{wheel}[pretrained]"],

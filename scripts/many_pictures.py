@@ -1,8 +1,9 @@
 """Own pictures in large numbers, time and memory: python scripts/many_pictures.py FOLDER
 
-Draws 200 classes of 500 pictures of 32x32 pixels into FOLDER, and a query of each, and gives `fewshot predict` with a
-short ProtoNet run; then two classes, of 500 pictures and of one, with a tiny network in ten views and the default head.
-What EfficientNet-Lite0 makes of 100 000 pictures, 5 GB, is drawn instead, for the default head alone.
+Draws 200 classes of 500 (--each) pictures of 32x32 pixels into FOLDER, and a query of each, and gives `fewshot predict`
+with a short ProtoNet run; then two classes, of 500 pictures and of one, with a tiny network in ten views and the
+default head.
+What EfficientNet-Lite0 makes of as many pictures, 5 GB of 100 000, is drawn instead, for the default head alone.
 
 Seconds are the processor's, of all threads; GB is the most memory that a process held of its own (RssAnon, without
 what it reads from files: the system takes that back where memory is short).
@@ -27,7 +28,7 @@ from fewshot.feature_heads import fit
 from fewshot.prediction import scale_of
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "own_pictures_many.json"
-CLASSES, EACH = 200, 500
+CLASSES = 200
 VIEWS, WIDTH = 10, 1280  # of EfficientNet-Lite0
 TRAIN = ["algorithm=protonet", "trainer.steps=30", "trainer.val_every=0", "evaluation.episodes=10", "logger=console"]
 FEWSHOT = [sys.executable, "-m", "fewshot"]
@@ -37,31 +38,32 @@ TINY = ["backbone=timm", "backbone.model=test_convnext", "backbone.weights=none"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--each", type=int, default=500, metavar="N", help="pictures of each class")
     parser.add_argument("--head", action="store_true", help="only fit the default head to FOLDER/features")
     args = parser.parse_args()
     if args.head:
-        head_alone(args.folder)
+        head_alone(args.folder, args.each)
         return
     os.environ["FEWSHOT_CACHE"] = str(args.folder / "cache")
     for c in range(CLASSES):
-        draw(args.folder / "many" / f"{c:03}", c, EACH)
+        draw(args.folder / "many" / f"{c:03}", c, args.each)
         draw(args.folder / "query" / f"{c:03}", c, 1, seed=1)
-    draw(args.folder / "two" / "000", 0, EACH)
+    draw(args.folder / "two" / "000", 0, 500)
     draw(args.folder / "two" / "001", 1, 1)
     said = subprocess.run([*FEWSHOT, "train", *TRAIN, f"output_dir={args.folder}"], check=True, stdout=subprocess.PIPE)
     (run,) = re.findall(r"^folder +(\S+)", said.stdout.decode(), re.MULTILINE)
-    rows = []
+    rows, many = [], f"{CLASSES} x {args.each}"
     for name, support, query, method, words in (
-        ("200 x 500", "many", "query", "ProtoNet run", [f"run={run}"]),
+        (many, "many", "query", "ProtoNet run", [f"run={run}"]),
         ("500 and 1", "two", "query/001", "tiny network, ridge", TINY),
     ):
         for which in ("the first time", "again"):
             asked = ["predict", f"support={args.folder / support}", f"query={args.folder / query}", *words]
             rows.append({"pictures": name, "what": f"predict, {method}, {which}", **measured([*FEWSHOT, *asked])})
-    draw_features(args.folder / "features")
-    alone = measured([sys.executable, __file__, "--head", str(args.folder)])
-    rows.append({"pictures": "200 x 500", "what": "ridge and its temperature on 10 views of 1280 features", **alone})
-    command = "python scripts/many_pictures.py FOLDER"
+    draw_features(args.folder / "features", args.each)
+    alone = measured([sys.executable, __file__, "--head", f"--each={args.each}", str(args.folder)])
+    rows.append({"pictures": many, "what": "ridge and its temperature on 10 views of 1280 features", **alone})
+    command = f"python scripts/many_pictures.py FOLDER --each {args.each}"
     RESULT.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
 
 
@@ -74,18 +76,18 @@ def draw(folder: Path, c: int, count: int, seed: int = 0) -> None:
         Image.fromarray(pixels).save(folder / f"{i}.bmp")
 
 
-def draw_features(file: Path) -> None:
+def draw_features(file: Path, each: int) -> None:
     centres = np.random.default_rng(0).random((CLASSES, 1, 1, WIDTH), dtype=np.float32)
     with file.open("wb") as out:
         for c in range(CLASSES):
-            noise = np.random.default_rng([c, 1]).random((EACH, VIEWS, WIDTH), dtype=np.float32)
+            noise = np.random.default_rng([c, 1]).random((each, VIEWS, WIDTH), dtype=np.float32)
             out.write((centres[c] + 4 * noise).tobytes())
 
 
-def head_alone(folder: Path) -> None:
-    shape = (CLASSES * EACH, VIEWS, WIDTH)
+def head_alone(folder: Path, each: int) -> None:
+    shape = (CLASSES * each, VIEWS, WIDTH)
     features = np.memmap(folder / "features", np.float32, "c", shape=shape)
-    y = np.repeat(np.arange(CLASSES), EACH)
+    y = np.repeat(np.arange(CLASSES), each)
     _, left_out = fit("ridge", features, y, CLASSES)
     print(f"left out: {100 * (left_out.argmax(1) == y).mean():.1f} % right, scale {scale_of(left_out, y):.1f}")
 

@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results"
-NAMES = ("algorithms", "results", "protocols", "speed")
+NAMES = ("algorithms", "results", "protocols", "speed", "pictures")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 COLUMNS = ("run", "task", "accuracy %", "raw pixels", "untrained", "published %", "training", "file")
 MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)

@@ -35,20 +35,9 @@ def test_every_result_file_is_in_a_table(results: ModuleType) -> None:
     files = [row["file"] for table in tables.values() for row in table.get("rows", [])]
     files += [table["records"] for table in tables.values() if "records" in table]
     named = {name for file in files for name in (file if isinstance(file, list) else [file])}
-    others = ("bench_", "own_pictures")  # docs/speed.md and docs/pictures.md show these
-    assert named == {path.stem for path in FOLDER.glob("*.json") if not path.stem.startswith(others)}
+    assert named == {path.stem for path in FOLDER.glob("*.json") if not path.stem.startswith("bench_")}  # docs/speed.md
     pages = "".join(page.read_text() for page in results.PAGES)
     assert all(f"<!-- results: {name} -->" in pages for name in tables)
-
-
-def test_the_page_on_pictures_shows_its_result_file() -> None:
-    lines = (FOLDER.parent / "pictures.md").read_text().splitlines()
-    rows = {cells[1].strip(): [c.strip() for c in cells[2:-1]] for line in lines if len(cells := line.split("|")) > 3}
-    found = json.loads((FOLDER / "own_pictures.json").read_text())
-    for head in found["LEGO"]["heads"]["1"]:
-        measured = [data["heads"][shots][head] for data in found.values() for shots in ("1", "2", "5")]
-        mean = sum(value for value, _ in measured) / len(measured)
-        assert rows[head] == [*(f"{value:.1f} ± {ci95:.1f}" for value, ci95 in measured), f"{mean:.1f}"], head
 
 
 def stored(seed: int, accuracy: float, **more: Any) -> dict[str, Any]:

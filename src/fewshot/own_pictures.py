@@ -1,5 +1,6 @@
 """What `fewshot predict` finds out: the classes of pictures, learned from a few in class folders. Layer 4."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,11 @@ class Prediction(NamedTuple):
     def order(self) -> list[int]:
         """The queries, least certain first."""
         return np.argsort(self.probabilities.max(-1), kind="stable").tolist()
+
+    def name(self, i: int) -> str:
+        """The path of query i below the folder that holds all of them."""
+        folder = os.path.commonpath([path.parent.absolute() for path in self.query])
+        return os.path.relpath(self.query[i].absolute(), folder)
 
     def label(self, i: int) -> str:
         """The most probable class of query i, or "unknown"."""

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
         content = page(found)
         write(path := Path(keys["html"]), content)
-        print(f"page: {path} ({len(content) / 1e6:.1f} MB)")
+        print(f"page: {path} ({len(content) / 1e6:.2g} MB)")
     return 0
 
 
@@ -77,14 +77,12 @@ def _print(found: "Prediction") -> None:
     from fewshot.prediction import advice, mixed_up
 
     order = found.order()
-    folder = os.path.commonpath([path.parent.absolute() for path in found.query])  # not repeated in each row
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, side in (("query", "left"), ("label", "left"), ("%", "right"), ("runner-up", "left"), ("%", "right")):
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
     for i in order[:SHOWN]:
         best = 100 * found.probabilities[i][found.best(i)]
-        name = os.path.relpath(found.query[i].absolute(), folder)
-        row = (name, found.label(i), f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
+        row = (found.name(i), found.label(i), f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     print_table(table)
     if len(order) > SHOWN:

@@ -38,7 +38,7 @@ def _card(found: Prediction, i: int) -> dict[str, Any]:
     names, best = found.support.names, found.best(i)
     return {
         "picture": thumbnail(found.query[i]),
-        "name": found.query[i].name,
+        "name": found.name(i),
         "path": str(found.query[i]),
         "label": found.label(i),
         "best": names[best[0]],
