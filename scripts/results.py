@@ -58,6 +58,8 @@ def cells(row: Mapping[str, Any], command: int, folder: Path) -> dict[str, str]:
         "task": f"{first['ways']}-way {first['shots']}-shot",
         "accuracy %": accuracies(results),
         "raw pixels": f"{base['raw_pixels']['accuracy']:.1f}" if "raw_pixels" in base else "–",
+        "after inner steps": ", ".join(f"{step['accuracy']:.1f}" for step in first["test"].get("inner_steps") or ())
+        or "–",
         "untrained": f"{base['untrained']['accuracy']:.1f}" if "untrained" in base else "–",
         "published %": published(results),
         "training": training(results),

@@ -301,6 +301,18 @@ def test_every_experiment_composes_and_names_its_paper(experiment: str) -> None:
         assert (batch, trainer["steps"], rate, test, config["paper"]["accuracy"]) == RECIPES[experiment]
 
 
+def test_a_data_set_may_say_how_long_to_train_and_whoever_says_otherwise_wins() -> None:
+    def length(*words: str) -> tuple[int, int]:
+        trainer = compose("config", words).config["trainer"]
+        return trainer["steps"], trainer["val_every"]
+
+    assert length() == length("dataset=fc100") == (350, 100)
+    assert length("dataset=omniglot") == (2500, 250)
+    assert length("dataset=omniglot", "trainer.steps=7") == (7, 250)
+    for name in ("maml/omniglot_5w1s", "protonet/omniglot_5w1s", "reptile/omniglot_5w1s", "maml_pp/omniglot_20w1s"):
+        assert preset(name).config == compose("config", [f"experiment={name}", "length=none"]).config
+
+
 EMBEDDED = ("dataset=glyphs", "dataset.split=script")
 
 

@@ -35,7 +35,7 @@ def test_train_is_what_the_command_does(
         "curves.png", "episode.png", "embedding.png", "inner_steps.png",
     }  # fmt: skip
     assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]
-    assert run.config["algorithm"]["inner_lr"] == 0.4
+    assert run.config["algorithm"]["inner_lr"] == 0.2
 
 
 def test_evaluate_is_what_the_command_does(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

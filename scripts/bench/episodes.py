@@ -32,7 +32,9 @@ def ours(algorithm: str, shape: Shape, episodes: int, quick: bool) -> float:
     from fewshot.sampler import EpisodeSampler
 
     more = [f"algorithm.eval_inner_steps={STEPS}"] if algorithm == "maml" else []
-    made = built([f"algorithm={algorithm}", "dataset=omniglot", *words(shape), *more], size=shape.size)
+    made = built(
+        [f"algorithm={algorithm}", "dataset=omniglot", "dataset.rotations=none", *words(shape), *more], size=shape.size
+    )
     images = noise_images(20, 20, shape.size) if quick else load_images(made.config)
     sampler = EpisodeSampler(
         images.on(made.machine.device), "train" if quick else "test", ways=shape.ways, shots=shape.shots,

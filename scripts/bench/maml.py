@@ -109,7 +109,8 @@ def our_step(case: Case, *more: str) -> tuple[Callable[[], Any], nn.Module]:
     chunk = "null" if case.task_chunk is None else case.task_chunk
     ours, batch = for_shape(
         case.shape, "algorithm=maml", f"algorithm.inner_lr={INNER_LR}", f"algorithm.inner_steps={case.inner_steps}",
-        f"algorithm.first_order={str(case.first_order).lower()}", f"algorithm.task_chunk={chunk}", *more,
+        f"algorithm.first_order={str(case.first_order).lower()}", f"algorithm.task_chunk={chunk}",
+        "algorithm.adapt_norm=true", *more,
     )  # fmt: skip
     return lambda: ours.step(batch, step=0, rate=1.0), ours.algorithm
 

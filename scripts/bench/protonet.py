@@ -131,7 +131,9 @@ def our_data(shape: Shape, precision: str, steps: int, quick: bool) -> float:
     from fewshot.assemble import load_images
     from fewshot.streams import stream
 
-    ours, _ = for_shape(shape, "algorithm=protonet", "dataset=omniglot", f"precision={precision}")
+    ours, _ = for_shape(
+        shape, "algorithm=protonet", "dataset=omniglot", "dataset.rotations=none", f"precision={precision}"
+    )
     images = noise_images(10, 20, shape.size) if quick else load_images(ours.config)
     batches = stream(
         ours.algorithm.stream, images.on(ours.machine.device), "train", seed=0, within_groups=False,

@@ -38,7 +38,9 @@ def ours(algorithm: str, shape: Shape, images: int | None, quick: bool) -> Row:
     from fewshot.assemble import load_images
     from fewshot.streams import stream
 
-    ours = built([f"algorithm={algorithm}", "dataset=omniglot", *words(shape)], size=shape.size)
+    ours = built(
+        [f"algorithm={algorithm}", "dataset=omniglot", "dataset.rotations=none", *words(shape)], size=shape.size
+    )
     with TemporaryDirectory() as folder:
         if images is not None:
             data = image_set(mapped(Path(folder) / "images.bin", images, shape.size), 20)

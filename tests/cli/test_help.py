@@ -18,7 +18,7 @@ def test_every_key_that_one_sets_has_its_meaning(tmp_path: Path) -> None:
     assert bare == []
     assert re.search(r"^ways: 5 +# classes of a test episode, a number or ", keys, re.MULTILINE)
     assert re.search(r"^  adapt: head +# only the head moves in the inner loop$", keys, re.MULTILINE)  # anil's own
-    assert re.search(r"^  inner_lr: 0.4 +# step size of the inner loop$", keys, re.MULTILINE)  # maml's
+    assert re.search(r"^  inner_lr: 0.2 +# step size of the inner loop$", keys, re.MULTILINE)  # maml's
     assert re.search(r"^    momentum: 0.9 +# of the gradient$", keys, re.MULTILINE)
 
 

@@ -79,9 +79,9 @@ def test_resume(tmp_path: Path) -> None:
     (run / "result.json").unlink()
     other = ("algorithm.inner_lr=0.5", "seed=3")
     said = refusal("train", *QUIET, *other, "resume=true", cwd=tmp_path)
-    assert "differs in: algorithm.inner_lr: 0.4 -> 0.5; seed: 0 -> 3; use resume=auto" in said
+    assert "differs in: algorithm.inner_lr: 0.2 -> 0.5; seed: 0 -> 3; use resume=auto" in said
     said = refusal("train", *QUIET, *other, f"resume={run}", cwd=tmp_path)
-    assert f"{run} was run with another configuration (algorithm.inner_lr: 0.4 -> 0.5; seed: 0 -> 3)" in said
+    assert f"{run} was run with another configuration (algorithm.inner_lr: 0.2 -> 0.5; seed: 0 -> 3)" in said
     assert refusal("train", *QUIET, "resume=nowhere", cwd=tmp_path).startswith("resume=nowhere is not a run folder")
 
     # what does not change the numbers does not matter, nor does the place

@@ -102,7 +102,7 @@ class Omniglot:
     cache_dir: str
     split: str = "vinyals"
     split_seed: int = 0
-    rotations: str = "none"
+    rotations: str = "task"
     size: int = 28
     resize: str = "nearest"
     invert: bool = True
