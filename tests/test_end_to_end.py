@@ -334,7 +334,7 @@ def test_every_experiment_trains(photographs: ImageSet, experiment: str) -> None
     """Two steps, on noise instead of photographs, of presets that differ in more than data set, ways and shots."""
     chose = preset(experiment).choices
     smaller = chosen(algorithm=str(chose["algorithm"]), backbone=str(chose["backbone"]))
-    config = compose("config", [f"experiment={experiment}", *smaller, "queries=5", "train_ways=5"]).config
+    config = compose("config", [f"experiment={experiment}", *smaller, "queries=5", "ways=5", "train_ways=5"]).config
     two_steps_and_a_test(config, photographs)
 
 

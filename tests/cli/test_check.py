@@ -63,7 +63,8 @@ def test_a_users_network(
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "mine" / "backbone").mkdir(parents=True)
     (tmp_path / "mine" / "backbone" / "net.yaml").write_text(f"_target_: network.Net\nnorm: {norm}\n")
-    words = ("--config-dir", "mine", "backbone=net", f"algorithm={algorithm}", "threads=1")
+    words = ["--config-dir", "mine", "backbone=net", f"algorithm={algorithm}", "threads=1"]
+    words += ["algorithm.adapt_norm=true"] if algorithm == "maml" else []
     done = call("check", *words, cwd=tmp_path)
     assert done.err == ""
     assert said in done.out

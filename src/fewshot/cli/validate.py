@@ -42,6 +42,8 @@ CHOICES = {
     "init_part": ("backbone",),
 }  # fmt: skip
 
+NOT_CHOSEN = "the configuration has no {0}; choose one: {0}=NAME (see fewshot train --help)"
+
 
 def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = None) -> None:
     """Raise InputError for the first key or value that cannot be meant."""
@@ -55,7 +57,7 @@ def validate(cfg: DictConfig, config_name: str, overrides: list[str] | None = No
             raise InputError(f"{word}: choose one; -m {word.replace('[', '').replace(']', '')} runs each")
     for group in NEEDED:
         if not (node := cfg.get(group)) or OmegaConf.is_missing(node, "_target_") or "_target_" not in node:
-            raise InputError(f"the configuration has no {group}; choose one: {group}=NAME (see fewshot train --help)")
+            raise InputError(NOT_CHOSEN.format(group))
     reference = _plain(next(_references(config_name, overrides)))
     try:
         values = _plain(cfg)
@@ -91,6 +93,8 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str | N
         return f"cannot read '{error.override}': write KEY=VALUE, and quote what is no plain value: 'KEY=\"a [b] c\"'"
     if "Ambiguous value" in str(error):
         return f"{text.split(chr(39))[1]} names several values; add -m to run them all as a sweep"
+    if removed := re.match(r"Error resolving interpolation '\$\{(\w+)\}'", text):  # ~dataset, which length follows
+        return NOT_CHOSEN.format(removed[1])
     if "Config group override must be" in text:
         words = ", ".join(word for word in overrides if word.endswith("=null"))
         return f"{words}: a group is chosen by name; logger=[] stands for no logger"
