@@ -49,7 +49,7 @@ def content(path: Path) -> bytes:
 def read_json(path: Path, schema: Mapping[str, Any], *, names: bool = False) -> dict[str, Any]:
     """A JSON record, its seal taken off. Texts in it are made printable, but for `names` that are to be compared."""
     try:
-        value = strict_json.loads(content(path))
+        value = strict_json.parsed(content(path))
     except (ValueError, RecursionError) as error:
         if isinstance(error, Damaged):
             raise
@@ -66,7 +66,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed(path: Path) -> bool:
     """Whether a JSON record that can be read was sealed, and is another one now."""
-    value = strict_json.loads(content(path))
+    value = strict_json.parsed(content(path))
     return SEAL in value and sealed({key: item for key, item in value.items() if key != SEAL}) != value
 
 
@@ -145,6 +145,8 @@ def _odd(value: Any, where: str = "") -> str | None:
         return next(filter(None, (_odd(item, f"{where}.{key}".strip(".")) for key, item in value.items())), None)
     if isinstance(value, list):
         return next(filter(None, (_odd(item, f"{where}.{index}") for index, item in enumerate(value))), None)
+    if isinstance(value, int) and abs(value) > strict_json.LARGEST:
+        return f"{where} is a whole number of more than 64 bits"
     plain = value is None or isinstance(value, str | int | float | bool)
     return None if plain else f"{where} is a {type(value).__name__}, no plain value"
 

@@ -43,7 +43,7 @@ RESULT: Mapping[str, Any] = {
     "environment?": dict, "timing?": {f"{key}?": Number(0) for key in TIMES}, "train?": (dict, None),
     "baselines?": ({"raw_pixels?": MEAN, "untrained?": MEAN}, None), "val?": (MEAN, None), "files?": dict,
     "paper?": ({"accuracy": Number(), "verdict": str, "ci95?": (Number(), None), "tolerance?": (Number(), None)}, None),
-    "backbone?": ({"name": str, "parameters": int, "image_size": [int]}, None), "run?": str,
+    "backbone?": ({"name": str, "parameters": Number(0, whole=True), "image_size": [COUNT]}, None), "run?": str,
 }  # fmt: skip
 _GROUP = ({"_target_?": str}, None)
 CONFIG: Mapping[str, Any] = {

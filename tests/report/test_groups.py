@@ -49,6 +49,16 @@ def test_seeds_tested_on_other_episodes_have_no_common_interval(make_run: Make) 
     assert group.spread is not None
 
 
+def test_seeds_with_other_inner_steps_share_their_last(make_run: Make) -> None:
+    runs = [make_run(seed=seed) for seed in range(2)]
+    file = runs[1].path / "episodes" / "test.npz"
+    with np.load(file) as arrays:
+        np.savez(file, **{**arrays, "step_accuracy": arrays["accuracy"][:, None].repeat(7, 1)})
+    (group,) = groups.grouped([RunRecord(run.path) for run in runs])
+    assert group.step_accuracy is None
+    assert group.ci95 is not None
+
+
 def test_of_equal_runs_the_newest_counts(make_run: Make) -> None:
     old, new = make_run(), make_run()
     (group,) = groups.grouped([old, new])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 NON_FINITE = ("nan", "inf", "-inf")
+LARGEST = 2**63 - 1  # whole number; readers in other languages know no larger one, and a float holds few of them
 
 
 def dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
@@ -13,13 +14,27 @@ def dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(_storable(value), indent=indent, allow_nan=False) + "\n"
 
 
+def parsed(text: str | bytes) -> Any:
+    """The JSON as it stands: a text stays one, also where it is the word for a number (a class may be called nan).
+
+    ValueError where the text is no JSON, or has a whole number of more than 64 bits.
+    """
+    return json.loads(text, parse_constant=_refuse, parse_int=_whole)
+
+
 def loads(text: str | bytes) -> Any:
-    """What `dumps` was given. ValueError where the text is no JSON."""
-    return _restored(json.loads(text, parse_constant=_refuse))
+    """What `dumps` was given, where its texts are words for numbers alone. ValueError as for `parsed`."""
+    return _restored(parsed(text))
 
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+def _whole(digits: str) -> int:
+    if abs(number := int(digits)) > LARGEST:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return number
 
 
 def _storable(value: Any) -> Any:

@@ -102,10 +102,12 @@ def paired(a: Group, b: Group) -> Mean:
             raise InputError(f"{printable(run.path)} has no episodes/test.npz, which pairs need; evaluate it again")
     for run in (*a.runs[1:], *b.runs):
         if not same_classes(one.episodes, run.episodes):
-            differ = (one.episodes["classes"] != run.episodes["classes"]).any(-1)
+            classes, others = one.episodes["classes"], run.episodes["classes"]
+            alike = classes.shape == others.shape
+            differ = int((classes != others).any(-1).sum()) if alike else len(classes)
             raise InputError(
-                f"{_both(one, run)} were not tested on the same episodes: the classes of {int(differ.sum())} of "
-                f"{len(differ)} differ; evaluate both with one version of fewshot"
+                f"{_both(one, run)} were not tested on the same episodes: the classes of {differ} of "
+                f"{len(classes)} differ; evaluate both with one version of fewshot"
             )
     accuracies = [group.episode_accuracy for group in (a, b)]
     return paired_difference(*[torch.from_numpy(accuracy) for accuracy in accuracies if accuracy is not None])

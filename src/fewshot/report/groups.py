@@ -59,15 +59,18 @@ class Group:
     @property
     def episode_accuracy(self) -> np.ndarray | None:
         """[E] percent, mean over seeds; None where the episodes differ or are missing."""
-        return None if self.step_accuracy is None else self.step_accuracy[:, -1]
+        return self._over_seeds("accuracy")
 
     @cached_property
     def step_accuracy(self) -> np.ndarray | None:
         """[E, S+1] percent after 0..S inner steps, mean over seeds; None where the episodes differ or are missing."""
-        first = self.runs[0].episodes
-        if not all(same_classes(first, run.episodes) for run in self.runs):
-            return None
-        return np.mean([run.episodes["step_accuracy"] for run in self.runs], axis=0)
+        return self._over_seeds("step_accuracy")
+
+    def _over_seeds(self, name: str) -> np.ndarray | None:
+        first, found = self.runs[0].episodes, [run.episodes.get(name) for run in self.runs]
+        same = all(same_classes(first, run.episodes) for run in self.runs)
+        same = same and len({array.shape for array in found if array is not None}) == 1
+        return np.mean([array for array in found if array is not None], axis=0) if same else None
 
     @property
     def inner_steps(self) -> int:

@@ -51,7 +51,7 @@ def html(report: Report) -> str:
         configuration=same_and_differing(groups, names, lambda run: run.setting),
         configurations=[(f"{name}, {g.task}: seeds {', '.join(map(str, g.seeds))}", _configuration(g.runs))
                         for g, name in zip(groups, names, strict=True)],
-        environment=same_and_differing(groups, names, lambda run: run.result["environment"]),
+        environment=same_and_differing(groups, names, lambda run: run.result.get("environment") or {}),
     )  # fmt: skip
 
 

@@ -111,8 +111,8 @@ class RunRecord:
     def network(self) -> Network:
         """The backbone as result.json names it; in a folder of version 0.1 its class and width, from config.yaml."""
         if stated := self.finished and self.result.get("backbone"):
-            height, width = stated["image_size"][-2:]
-            return Network(str(stated["name"]), stated["parameters"], f"{height}x{width}")
+            sides = "x".join(map(str, stated["image_size"][-2:]))
+            return Network(str(stated["name"]), stated["parameters"], sides)
         keys, size = self.config.get("backbone") or {}, (self.config.get("dataset") or {}).get("size")
         name = str(keys.get("_target_", "")).rsplit(".", 1)[-1].lower()
         filters = f"-{keys['filters']}" if "filters" in keys else ""
