@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewshot.engine import cores, lock, runtime
+from fewshot.engine import cores, durable, lock, runtime
 from fewshot.errors import InputError
 from fewshot.sweep.process import warm_up
 
@@ -87,3 +87,11 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     again = lock.take(file, wait=True)
     assert again is not None
     again.release()
+    file.unlink()
+    (tmp_path / "elsewhere").write_text("kept")
+    file.symlink_to(tmp_path / "elsewhere")  # in a folder that somebody sent: some versions of filelock would empty it
+    assert not lock.held(file)
+    (tmp_path / ".new-new").symlink_to(tmp_path / "elsewhere")
+    durable.replace(tmp_path / "new", b"data")
+    assert (tmp_path / "elsewhere").read_text() == "kept"
+    assert (tmp_path / "new").read_bytes() == b"data"

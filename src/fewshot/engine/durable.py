@@ -23,7 +23,9 @@ def replace(path: Path, data: bytes) -> None:
     """Write a file so that after a kill or a power cut it holds the old bytes or the new."""
     temporary = path.with_name(f".{path.name}-new")  # one writer only: the holder of the folder's lock
     try:
-        temporary.write_bytes(data)
+        temporary.unlink(missing_ok=True)  # left by a kill; in a folder that somebody sent, perhaps a link
+        with temporary.open("xb") as file:
+            file.write(data)
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)

@@ -40,7 +40,7 @@ def take(path: Path, *, wait: bool = False) -> "BaseFileLock | None":
 
 def held(path: Path) -> bool:
     """Whether a living process holds the file."""
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():  # of a folder that somebody sent: it may lead anywhere
         return False
     try:
         lock = take(path)

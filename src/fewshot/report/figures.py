@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fewshot import records
 from fewshot.engine.durable import replace
 from fewshot.printable import printable
 from fewshot.report.charts import End, plot_steps
@@ -36,7 +37,7 @@ def reason(error: Exception) -> str:
 
 def draw_run(folder: RunFolder) -> None:
     """curves.png, inner_steps.png, episode.png and embedding.png in a run's `figures/`, as far as there are any."""
-    folder.figures.mkdir(exist_ok=True)
+    records.inside(folder.path, folder.figures.name).mkdir(exist_ok=True)
     for name, figure in _pictures(RunRecord(folder.path)):
         replace(folder.figures / f"{name}.png", png(figure))
 
