@@ -1,5 +1,6 @@
 """fit, predict, predict_proba, classes_: what an episode gives, for labels and pictures of any kind."""
 
+import math
 import re
 from typing import Any
 
@@ -13,7 +14,7 @@ from fewshot.algorithms.protonet import ProtoNet
 from fewshot.assemble import make_algorithm
 from fewshot.classifier import Classifier
 from fewshot.cli.compose import compose
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.pictures import Pictures
 
 SIDE = 4
@@ -113,6 +114,13 @@ def test_refused(protonet: ProtoNet) -> None:
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             act()
+
+
+def test_scores_that_are_not_finite_are_no_class(protonet: ProtoNet) -> None:
+    classifier = Classifier(protonet, PICTURES, device="cpu").fit(pictures(10, 200), ["a", "b"])
+    classifier._state = classifier._state * math.nan
+    with pytest.raises(FewshotError, match="the scores of 1 of 1 pictures are not finite; take another run"):
+        classifier.predict(pictures(1))
 
 
 def test_a_head_that_serves_other_ways() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.engine.runtime import pick_device
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.pictures import Pictures
 
 QUERIES = 256  # pictures that are classified at a time, where one does not depend on the others
@@ -53,14 +53,23 @@ class Classifier:
         return self
 
     def predict_proba(self, images: Iterable[Any]) -> np.ndarray:
-        """[M, N] float64: probability of each class of `classes_`; rows sum to 1."""
+        """[M, N] float64: probability of each class of `classes_`; rows sum to 1.
+
+        FewshotError where a score is not finite, which would otherwise be some class.
+        """
         if self._state is None:
             raise InputError("this classifier is not fitted; call fit(images, labels) first")
         x = self.pictures.read(images)
         together = len(x) if self.algorithm.transductive else QUERIES
         with torch.no_grad():
             logits = [self.algorithm.predict(self._state, self._floats(part))[0] for part in x.split(together)]
-        return torch.cat(logits).double().softmax(-1).cpu().numpy()
+        scores = torch.cat(logits).double()
+        if wrong := int((~scores.isfinite()).any(-1).sum()):
+            raise FewshotError(
+                f"the scores of {wrong} of {len(x)} pictures are not finite; take another run, other weights or lower "
+                "inner rates"
+            )
+        return scores.softmax(-1).cpu().numpy()
 
     def predict(self, images: Iterable[Any]) -> np.ndarray:
         """[M] the most probable label of each picture."""

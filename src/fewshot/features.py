@@ -5,6 +5,7 @@ hash of its pixels. A picture that was renamed or moved is found again; one that
 imported here: where all pictures are known, nothing needs it.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,13 +19,14 @@ from zipfile import BadZipFile
 import numpy as np
 
 from fewshot.decoding import decode, read
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.prediction import Judged
 from fewshot.views import pixels_hash
 
 FORMAT = 3
 BATCH = 8  # pictures that go through the network at a time
 IN_MEMORY = 1 << 30  # bytes of features; more than that stay on disk
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)  # of a file that is not what was written
 OTHER = "take another run, other weights or lower inner rates"
 
 
@@ -138,18 +140,21 @@ class FeatureCache:
         try:
             with np.load(self.folder / f"{content}.npz") as stored:
                 return Known(content, str(stored["pixels"]))
-        except (OSError, ValueError, KeyError, BadZipFile):  # missing, or not written to its end
+        except UNREADABLE:  # missing, or not written to its end
             return None
 
     def _features(self, known: Known) -> np.ndarray:
         """[V, ...]."""
         if known.content in self.unwritten:
             return self.unwritten[known.content]
+        file = self.folder / f"{known.content}.npz"
         try:
-            with np.load(self.folder / f"{known.content}.npz") as stored:
+            with np.load(file) as stored:
                 return stored["features"]
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise FewshotError(f"{self.folder} was changed meanwhile: {error}; run the command again") from error
+        except UNREADABLE as error:
+            with contextlib.suppress(OSError):
+                file.unlink()  # so that the next call computes it again
+            raise FewshotError(f"{file} is damaged or gone: {first_line(error)}; run the command again") from error
 
     def _store(self, known: Known, features: np.ndarray) -> None:
         """Written beside its place, then renamed. A cache that cannot be written is no reason to stop."""

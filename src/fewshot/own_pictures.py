@@ -22,6 +22,7 @@ from fewshot.prediction import (
     softmax,
     threshold,
 )
+from fewshot.printable import printable
 
 Progress = Callable[[int, int], None]
 
@@ -54,9 +55,9 @@ class Prediction(NamedTuple):
         return np.argsort(self.probabilities.max(-1), kind="stable").tolist()
 
     def name(self, i: int) -> str:
-        """The path of query i below the folder that holds all of them."""
+        """The path of query i below the folder that holds all of them, printable."""
         folder = os.path.commonpath([path.parent.absolute() for path in self.query])
-        return os.path.relpath(self.query[i].absolute(), folder)
+        return printable(os.path.relpath(self.query[i].absolute(), folder))
 
     def label(self, i: int) -> str:
         """The most probable class of query i, or "unknown"."""
@@ -115,7 +116,7 @@ def learn(
     known, unreadable = cache.look_at(folder.paths, progress)
     notes = _unreadable_notes(unreadable, skip)
     learned, kept = _without_copies(folder, known)
-    return learned._replace(notes=[*learned.notes, *notes]), cache.features(kept)
+    return learned._replace(notes=[printable(note) for note in (*learned.notes, *notes)]), cache.features(kept)
 
 
 def _concluded(
@@ -132,7 +133,7 @@ def _concluded(
         right = accuracy((probabilities.argmax(-1) == place)[new & (place >= 0)])
     return Prediction(
         learned, asked.paths, probabilities, judged.near, doubtful, limit, findings(judged.left_out, learned.y),
-        truth, right, notes,
+        truth, right, [printable(note) for note in notes],
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def _files(query: str) -> list[Path]:
 
 def _print(found: "Prediction") -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from fewshot.cli.show import print_table, print_wrapped
     from fewshot.own_pictures import pictures_per_class
@@ -83,7 +84,7 @@ def _print(found: "Prediction") -> None:
     for i in order[:SHOWN]:
         best = 100 * found.probabilities[i][found.best(i)]
         row = (found.name(i), found.label(i), f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*map(Text, row))
     print_table(table)
     if len(order) > SHOWN:
         print(f"the {SHOWN} least certain of {len(order)}; out=FILE.csv has all")

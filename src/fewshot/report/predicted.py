@@ -10,6 +10,7 @@ from fewshot.decoding import decode, read
 from fewshot.errors import InputError
 from fewshot.own_pictures import Prediction, pictures_per_class
 from fewshot.prediction import advice, mixed_up
+from fewshot.printable import printable
 from fewshot.report.template import render
 
 SHOWN = 300  # queries on a page, the least certain ones
@@ -39,13 +40,15 @@ def _card(found: Prediction, i: int) -> dict[str, Any]:
     return {
         "picture": thumbnail(found.query[i]),
         "name": found.name(i),
-        "path": str(found.query[i]),
+        "path": printable(found.query[i]),
         "label": found.label(i),
         "best": names[best[0]],
         "percent": [round(100 * float(found.probabilities[i][c])) for c in best],
         "runner_up": found.runner_up(i),
         "true": found.truth[i] if found.truth else None,
-        "near": [(int(j), names[int(found.support.y[j])], found.support.paths[int(j)].name) for j in found.near[i]],
+        "near": [
+            (int(j), names[int(found.support.y[j])], printable(found.support.paths[int(j)].name)) for j in found.near[i]
+        ],
     }
 
 
