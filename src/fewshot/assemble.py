@@ -11,7 +11,7 @@ from fewshot import checkpoint, episode_file
 from fewshot.algorithms.base import Algorithm
 from fewshot.backbones.normalized import chosen_statistics, normalized
 from fewshot.construct import construct
-from fewshot.datasets.base import ImageSet
+from fewshot.datasets.base import Dataset, ImageSet
 from fewshot.engine import strict_json
 from fewshot.engine.machine import Machine
 from fewshot.episode import Episodes, Stream
@@ -26,13 +26,20 @@ from fewshot.transforms import Augment
 Config = Mapping[str, Any]  # every key of config.yaml, resolved
 
 
-def load_images(config: Config) -> ImageSet:
-    """The configured data set."""
-    dataset, target = construct(config["dataset"], "dataset"), config["dataset"]["_target_"]
+def make_dataset(config: Config) -> Dataset:
+    """The configured data set, before it is loaded."""
+    dataset = construct(config["dataset"], "dataset")
     if not callable(getattr(dataset, "load", None)):
+        target = config["dataset"]["_target_"]
         raise InputError(f"dataset: {target} gave a {type(dataset).__name__}, which has no load()")
-    images = dataset.load()
+    return dataset
+
+
+def load_images(config: Config, dataset: Dataset | None = None) -> ImageSet:
+    """The configured data set, or the one that was made of it, loaded."""
+    images: Any = (dataset or make_dataset(config)).load()
     if not isinstance(images, ImageSet):
+        target = config["dataset"]["_target_"]
         raise InputError(f"dataset: {target}.load() gave a {type(images).__name__}, not an ImageSet")
     return images
 

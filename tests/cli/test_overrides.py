@@ -55,6 +55,9 @@ from fewshot.errors import InputError
             "trainer.optimizer=adamw",
             "'trainer.optimizer' is a group, whose options are chosen by trainer/optimizer=adamw",
         ),
+        ("backbone=mlp backbone.widths=[8,a]", "backbone.widths=[8, 'a'] has a text in it, expected what is in the"),
+        ("backbone=mlp backbone.widths=[8,0.5]", "backbone.widths=[8, 0.5] has a number in it"),
+        ("trainer.optimizer.betas=[null,0.9]", "trainer.optimizer.betas=[None, 0.9] has nothing in it"),
         ("trainer.schedule=decay", "chosen by trainer/schedule=decay"),
         ("trainer.optimizer=null", "trainer.optimizer=null is nothing, expected a group of keys"),
         ("paper.accuracy=98", "'paper' is null and has no keys to set"),
@@ -128,10 +131,25 @@ def test_info_and_flags_among_overrides(tmp_path: Path) -> None:
     assert "conf" in call("train", "ways=3", "--info", cwd=tmp_path).out
 
 
-@pytest.mark.parametrize("name", ["größe", "a=b", "a b", "a(b)", "中文", "x+y", "a~b", "50%"])
+@pytest.mark.parametrize(
+    "name", ["größe", "a=b", "a b", "a(b)", "中文", "x+y", "a~b", "50%", "2024_01", "1.10", "true"]
+)
 def test_plain_values_need_no_quotes_of_hydras(tmp_path: Path, name: str) -> None:
     done = call("train", f"output_dir={name}", "--cfg", "job", cwd=tmp_path)
     assert OmegaConf.create(done.out).output_dir == name, done.err
+
+
+def test_a_tilde_is_the_users_folder_wherever_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fewshot.cli.compose import compose
+
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("FEWSHOT_CACHE", "~/cache")
+    config = compose("config", ["output_dir=~/out", "init='~/a b'"]).config
+    assert [config[key] for key in ("cache_dir", "output_dir", "init")] == [
+        "/home/me/cache",
+        "/home/me/out",
+        "/home/me/a b",
+    ]
 
 
 def test_a_bad_default_of_a_users_group_is_found_there_too(tmp_path: Path) -> None:

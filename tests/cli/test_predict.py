@@ -14,7 +14,7 @@ from rights import ordinary_user
 from toy_data import COLOURS, TINY_NETWORK, picture
 
 from fewshot.cli.predict import main
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 
 NO_PICTURE = "cannot be read: it is no picture"
 BOMB = b"BM" + struct.pack("<IIIIIIHH24x", 0, 0, 54, 40, 60_000, 60_000, 1, 24)  # a header of 60 000 x 60 000 pixels
@@ -85,8 +85,31 @@ def test_where_all_is_known_torch_is_not_imported(predict: Callable[..., None], 
     subprocess.run([sys.executable, "-c", check, *words], check=True, cwd=pictures, capture_output=True)
 
 
+def test_names_are_shown_and_not_obeyed(
+    predict: Callable[..., None], pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of files, in the terminal and on the page; a `~` is the user's folder."""
+    monkeypatch.setenv("HOME", str(pictures))
+    odd = "x\x1b[2J[red]a.png"
+    (Path("query") / "dog" / "0.png").rename(Path("query") / "dog" / odd)
+    (Path("query") / "dog" / "no\x1b[2J.txt").write_text("")
+    predict("out=~/a.csv", "html=~/found/a.html")
+    said, page = capsys.readouterr().out, (pictures / "found" / "a.html").read_text()
+    for text in (said, page, (pictures / "a.csv").read_text()):
+        assert "\x1b" not in text
+        assert "x\\x1b[2J[red]a.png" in text
+    assert "left out (no\\x1b[2J.txt)" in said
+
+
 def test_features_beyond_memory_stay_on_disk(predict: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And damaged ones are computed again: an empty file, as a power cut leaves it, at once; one whose features alone
+    are damaged, which is found when they are read, by the next call."""
     predict("out=a.csv")
+    one, other, *_ = sorted(Path("cache").glob("features/*/*.npz"))
+    one.write_bytes(b"")
+    other.write_bytes(other.read_bytes().replace(b"\x93NUMPY", b"\x93NUMPX", 1))
+    with pytest.raises(FewshotError, match=r"\.npz is damaged or gone: .*; run the command again"):
+        predict()
     monkeypatch.setattr("fewshot.features.IN_MEMORY", 0)
     monkeypatch.setattr("fewshot.unit_features.CHUNK", 1000)
     predict("out=b.csv")
@@ -162,6 +185,8 @@ def test_unreadable_files_are_an_error_or_skipped(
         (["support=support/dog", "query=query"], r"4 pictures lie in support/dog itself \(0.png, ...\); put each into"),
         (["support=one", "query=query"], "one has one class, dog; two are needed"),
         (["support=support", "query=more"], r"query has 1 folders that are no class of support \(ship\); add pictures"),
+        (["support=support", "query=query", "device="], "device is empty; give it a value, or leave device out"),
+        (["support=support", "query=query", "--config-dir=nowhere"], "--config-dir nowhere is not"),
         (["support=support", "query=query", "unknown=2"], "unknown=2.0 is no share between 0 and 1"),
         (["support=support", "query=query", "unknown=no"], "unknown=no is not a number such as 0.05"),
         (["support=support", "query=query", "unreadable=ask"], "unreadable=ask is unknown; choose error or skip"),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import fewshot
 from fewshot.cli.errors import guarded
 from fewshot.cli.overrides import arguments, quoted
+from fewshot.cli.words import from_home
 from fewshot.engine import processes
 from fewshot.errors import FewshotError, InputError
 
@@ -137,6 +138,7 @@ def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
 def search_first(config_dir: str | None) -> None:
     """From here on Hydra looks into this folder of the user's before it looks into ours."""
     global own_folder
+    config_dir = from_home(config_dir) if config_dir is not None else None
     if config_dir is not None and not Path(config_dir).is_dir():
         raise InputError(f"--config-dir {config_dir} is not a folder")
     own_folder = Path(config_dir).absolute() if config_dir is not None else None

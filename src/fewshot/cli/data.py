@@ -1,12 +1,13 @@
 """`fewshot data list|prepare|verify|show`: words instead of overrides. Layer 6."""
 
 import argparse
+import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fewshot.cli.compose import compose, conf_dir
-from fewshot.cli.words import Words, count, write
+from fewshot.cli.compose import Composed, compose, conf_dir
+from fewshot.cli.words import Words, count, path, write
 from fewshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("words", nargs="*", default=[], metavar="dataset", help=meant)
     parser.add_argument("--split", default="train", help="show: episodes of this split")
     parser.add_argument("--episodes", type=count, default=2, help="show: how many")
-    parser.add_argument("--out", type=Path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
+    parser.add_argument("--out", type=path, help="show: the PNG to write (default outputs/data/<dataset>.png)")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with YAML files of your own, as for train")
     args = parser.parse_intermixed_args(argv)
     if args.action == "list":
@@ -28,8 +29,8 @@ def main(argv: list[str]) -> int:
     words = [word if "=" in word else f"dataset={word}" for word in args.words]
     if len([word for word in words if word.startswith("dataset=")]) != 1:
         raise InputError(f"fewshot data {args.action} needs one data set; `fewshot data list` names them")
-    config = compose("config", words, args.config_dir).config
-    return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](config, args)
+    composed = compose("config", words, args.config_dir)
+    return {"prepare": _prepare, "verify": _verify, "show": _show}[args.action](composed, args)
 
 
 def _list(folders: list[Path]) -> int:
@@ -39,11 +40,11 @@ def _list(folders: list[Path]) -> int:
     return 0
 
 
-def _prepare(config: dict[str, Any], args: argparse.Namespace) -> int:
+def _prepare(composed: Composed, args: argparse.Namespace) -> int:
     from fewshot.assemble import load_images
 
     start = time.perf_counter()
-    images = load_images(config)
+    images = load_images(composed.config)
     seconds = time.perf_counter() - start
     _print_notes(images)
     for split, ids in images.splits.items():
@@ -57,39 +58,42 @@ def _prepare(config: dict[str, Any], args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(config: dict[str, Any], args: argparse.Namespace) -> int:
-    from fewshot.construct import construct
+def _verify(composed: Composed, args: argparse.Namespace) -> int:
+    from fewshot.assemble import load_images, make_dataset
     from fewshot.datasets.duplicates import duplicates
 
-    dataset = construct(config["dataset"], "dataset")
+    dataset = make_dataset(composed.config)
     verify = getattr(dataset, "verify", None)
     said = verify() if verify else None  # the raw files first: it lists all that is damaged in them
-    images = dataset.load()
+    images = load_images(composed.config, dataset)
     print(said or f"{images.name}: in order")
     _print_notes(images)
     print(f"{images.name}: {duplicates(images)}")
     return 0
 
 
-def _show(config: dict[str, Any], args: argparse.Namespace) -> int:
+def _show(composed: Composed, args: argparse.Namespace) -> int:
     import torch
 
     from fewshot.assemble import episode_sampler, load_images
     from fewshot.report.episodes import blanked, draw_episodes
     from fewshot.report.style import png
     from fewshot.sizes import said
+    from fewshot.trained import chosen_names
 
+    config = composed.config
     images = load_images(config)
     training = args.split == config["train_split"]  # shown as training sees them
     sampler = episode_sampler(config, images, args.split, torch.device("cpu"), training=training)
     batch = blanked(sampler.sample(0, args.episodes))
     asked = "{}-way {}-shot, {} queries".format(*[said(config[key]) for key in ("ways", "shots", "queries")])
-    title = f"{images.name}, split '{args.split}': {asked}"
-    figure = draw_episodes(batch, images.class_names, title)
-    path = args.out or Path(config["output_dir"]) / "data" / f"{images.name}.png"
-    write(path, png(figure, dpi=150))
+    name = chosen_names(config, composed.choices)["dataset"]
+    figure = draw_episodes(batch, images.class_names, f"{name}, split '{args.split}': {asked}")
+    file_name = re.sub(r"[^\w.,+-]+", "-", name)
+    file = args.out or Path(config["output_dir"]) / "data" / f"{file_name}.png"
+    write(file, png(figure, dpi=150))
     _print_notes(images)
-    print(path)
+    print(file)
     return 0
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from fewshot.cli.compose import conf_dir, run_hydra
 from fewshot.cli.identity import choices, label, plain, sweep_folder
+from fewshot.cli.words import from_home
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder
 
@@ -25,7 +26,7 @@ def offer_run(words: Sequence[str], *, needed: bool = True) -> None:
     """Let Hydra find the configuration of the run that the words name, as the base of the evaluation's."""
     from hydra.core.config_store import ConfigStore
 
-    said = {key: value.strip("'\"") for key, sign, value in (word.partition("=") for word in words) if sign}
+    said = {key: from_home(value.strip("'\"")) for key, sign, value in (word.partition("=") for word in words) if sign}
     if needed and "run" not in said:
         raise InputError("evaluate needs the folder of a training run: fewshot evaluate run=outputs/train/NAME/ID")
     chosen = [group for group in ("dataset", "augment", "algorithm") if group in said]

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.cli.values import PATHS
+from fewshot.cli.words import from_home
 from fewshot.identity import digest, evaluation_identity, outside
 
 NAMED = ("algorithm", "dataset", "ways", "shots", "name", "seed", "run")  # in a run's name, or told apart from it
@@ -14,10 +16,16 @@ MAX_SLUG = 60  # characters of a sweep's readable name
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Resolved, as nested dicts and lists."""
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return config  # type: ignore[return-value]
+    """Resolved, as nested dicts and lists; a `~` that begins a path is the user's folder."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    for path in PATHS:
+        *above, last = path.split(".")
+        node = config
+        for key in above:
+            node = node.get(key) or {}
+        if isinstance(node.get(last), str):
+            node[last] = from_home(node[last])
+    return dict(config)
 
 
 def choices() -> dict[str, str | None]:
@@ -42,7 +50,7 @@ def sweep_folder(verb: str, config: Mapping[str, Any]) -> Path | None:
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir) / job_identity(verb, config) if hydra.mode == RunMode.MULTIRUN else None
+    return Path(from_home(hydra.sweep.dir)) / job_identity(verb, config) if hydra.mode == RunMode.MULTIRUN else None
 
 
 def job_identity(verb: str, config: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
+from fewshot.cli.values import TEXTS
+from fewshot.cli.words import from_home
 from fewshot.errors import InputError
 
 
@@ -28,21 +29,23 @@ def arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
 
 
 def quoted(word: str) -> str:
-    """Hydra's grammar knows ASCII words only: quote a plain value that it cannot read, such as `name=größe`."""
+    """Hydra's grammar knows ASCII words only: quote a plain value that it cannot read, such as `name=größe`, or that
+    is a text and would become a number."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     key, sign, value = word.partition("=")
-    if re.match(r"[\"']?~(/|[\"']?$)", value):  # the shell leaves a `~` alone that is not at the start of a word
-        value = value.replace("~", str(Path.home()), 1)
-        word = f"{key}={value}"
+    mark = value[:1] if value[:1] in ("'", '"') else ""
+    value = mark + from_home(value.removeprefix(mark))
+    word = f"{key}={value}" if sign else word
     if not sign or not value or re.search(r"""[][{},'"$]""", value):
         return word
     try:
-        OverridesParser.create().parse_override(word)
+        read = OverridesParser.create().parse_override(word)
     except HydraException:
         return f"{key}='{value}'"
-    return word
+    other = not read.is_sweep_override() and isinstance(read.value(), int | float)  # 2024_01 is 202401, 1.10 is 1.1
+    return f"{key}='{value}'" if other and key in TEXTS else word
 
 
 def override(key: str, value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewshot.cli.words import from_home
 from fewshot.errors import InputError, check_choice
 
 if TYPE_CHECKING:
@@ -44,12 +45,16 @@ class Words:
         words = iter(argv)
         for word in words:
             key, sign, value = word.partition("=")
-            if word == "--config-dir":
-                self.config_dir = next(words, None)
+            if key == "--config-dir":
+                self.config_dir = value or next(words, None)
+                if not self.config_dir:
+                    raise InputError("--config-dir needs a folder with YAML files of your own")
             elif key.startswith(("backbone.", "algorithm.")) and sign:
                 self.deeper.append(word)
             elif sign and key in self.keys:
-                self.keys[key] = value.strip("'\"") or None
+                self.keys[key] = from_home(value.strip("'\""))
+                if not self.keys[key]:
+                    raise InputError(f"{key} is empty; give it a value, or leave {key} out")
             else:
                 near = difflib.get_close_matches(key, self.keys, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"keys are: {', '.join(self.keys)}"

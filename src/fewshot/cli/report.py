@@ -1,10 +1,9 @@
 """`fewshot report DIR...`: what runs reached, in the terminal and as files. Layer 6."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.cli.show import print_table, print_wrapped, terminal_width
-from fewshot.cli.words import Words, write
+from fewshot.cli.words import Words, path, write
 from fewshot.errors import InputError
 from fewshot.printable import printable
 
@@ -24,10 +23,10 @@ def main(argv: list[str]) -> int:
     from fewshot.report.report import Report
 
     parser = Words("fewshot report", description="Tables, curves, pictures and paired comparisons of run folders.")
-    parser.add_argument("paths", nargs="+", type=Path, help="run folders, or folders that hold them")
+    parser.add_argument("paths", nargs="+", type=path, help="run folders, or folders that hold them")
     parser.add_argument("--paired", action="store_true", help="insist on comparing two runs episode by episode")
     for kind, what in FILES.items():
-        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=what)
+        parser.add_argument(f"--{kind}", type=path, metavar="FILE", help=what)
     parser.add_argument("--figures", action="store_true", help="draw each finished run's figures again, in its folder")
     args = parser.parse_args(argv)
     report = Report(args.paths)
@@ -39,10 +38,10 @@ def main(argv: list[str]) -> int:
     if pair:
         print_wrapped(pair)
     for kind in FILES:
-        if path := getattr(args, kind):
+        if file := getattr(args, kind):
             content = _content(report, kind)
-            write(path, content)
-            print(f"{printable(path)}: {len(content.encode()) / 1000:.0f} kB")
+            write(file, content)
+            print(f"{printable(file)}: {len(content.encode()) / 1000:.0f} kB")
     if args.figures:
         _draw_again(report)
     return 0

@@ -241,6 +241,8 @@ def _compare(values: Mapping[str, Any], reference: Mapping[str, Any], prefix: st
             like = "" if isinstance(default, Mapping) else f" like the default {path}={default}"
             shown = "null" if value is None else value
             raise InputError(f"{path}={shown} is {_name(value)}, expected {_name(default)}{like}")
+        elif odd := _other_items(value, default):
+            raise InputError(f"{path}={value} has {_name(odd[0])} in it, expected what is in the default {default}")
 
 
 def _compare_signs(value: Any, default: Any, path: str, *, ours: bool) -> None:
@@ -269,6 +271,15 @@ def _same_type(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float)
     return isinstance(value, type(default))
+
+
+def _other_items(value: Any, default: Any) -> list[Any]:
+    """The items of a list that are no numbers, or no whole ones, as all of the default's are."""
+    numbers = isinstance(default, list) and all(isinstance(d, int | float) and not isinstance(d, bool) for d in default)
+    if not numbers or not default or not isinstance(value, list):
+        return []
+    like = 0.0 if any(isinstance(d, float) for d in default) else 0
+    return [item for item in value if not _same_type(item, like) or item is None]
 
 
 def _name(value: Any) -> str:

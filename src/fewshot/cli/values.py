@@ -15,6 +15,8 @@ LARGEST = 2**63 - 1  # of what a tensor can hold
 LARGEST_FLOAT = 3.4e38  # of 32 bits
 MAX_NAME = 200  # bytes; file systems take 255, and more is added
 PATHS = ("output_dir", "data_dir", "cache_dir", "run", "init", "resume", "evaluation.episodes_file")
+TEXTS = (*PATHS, "name", "split", "train_split", "evaluation.val_split", "evaluation.test_split", "dataset.root",
+         "dataset.split")  # fmt: skip
 SEEDS = ("seed", "eval_seed")
 
 

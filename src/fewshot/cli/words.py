@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +11,8 @@ from typing import NoReturn
 from fewshot.engine.durable import replace
 from fewshot.errors import InputError
 from fewshot.printable import printable
+
+MOST = 100  # episodes in a picture
 
 
 class Words(argparse.ArgumentParser):
@@ -18,10 +22,22 @@ class Words(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+def from_home(text: str) -> str:
+    """A path with the user's folder for a `~` at its start, which the shell leaves alone within a word."""
+    return os.path.expanduser(text) if re.match(r"~(/|$)", text) else text  # noqa: PTH111  without a home: as it is
+
+
+def path(text: str) -> Path:
+    """argparse's type for a file or folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(from_home(text))
+
+
 def count(text: str) -> int:
-    """argparse's type for how many: 1 or more."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    """argparse's type for how many: 1 to MOST."""
+    if not 1 <= (number := int(text)) <= MOST:
+        raise argparse.ArgumentTypeError(f"{number} is below 1" if number < 1 else f"{number} is above {MOST}")
     return number
 
 
@@ -37,6 +53,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """InputError where a file that the user asked for cannot be written; makes its folder, and no empty file."""
+    if path.is_fifo():  # which would wait for its reader
+        return
     with writing(path):
         new = not path.exists()
         path.open("ab").close()

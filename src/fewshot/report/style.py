@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from fewshot.errors import InputError
 from fewshot.printable import printable
 from fewshot.report.fonts import give_letters
 
@@ -26,6 +27,8 @@ VARIABLES = {colour: f"c{i}" for i, colour in enumerate(COLOURS)} | {
     RULE: "rule",
     PAGE: "page",
 }
+
+MOST_PIXELS = 1 << 16  # a side of a picture; few programs show a larger one
 
 RC: dict[str, Any] = {
     "font.size": 9, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "text.color": INK,
@@ -54,8 +57,11 @@ def styled() -> Iterator[None]:
 
 
 def png(figure: Any, *, dpi: int = 130) -> bytes:
-    """A file that can be looked at anywhere, on a white page."""
+    """A file that can be looked at anywhere, on a white page. InputError where it would have more than MOST_PIXELS."""
     file = io.BytesIO()
+    width, height = (round(dpi * inches) for inches in figure.get_size_inches())
+    if max(width, height) > MOST_PIXELS:
+        raise InputError(f"the picture would have {width}x{height} pixels, more than {MOST_PIXELS} a side; draw less")
     with styled():
         give_letters(figure)
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})

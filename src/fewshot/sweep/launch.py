@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from fewshot.cli.compose import HydraJob
 from fewshot.cli.identity import job_identity, plain
 from fewshot.cli.validate import validate
+from fewshot.cli.words import from_home
 from fewshot.errors import FewshotError, InputError
 from fewshot.run_folder import RunFolder
 from fewshot.sweep import needs
@@ -39,7 +40,7 @@ class Sweep:
         if self._batch.package:
             needs(self._batch.package, extra=str(config.hydra.runtime.choices["hydra/launcher"]))
         self.task, self.config = task, config
-        self.folder = Path(str(config.hydra.sweep.dir))
+        self.folder = Path(from_home(str(config.hydra.sweep.dir)))
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers also compose every job

@@ -18,6 +18,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fewshot.cli.identity import plain
+from fewshot.cli.words import from_home
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import computing
 from fewshot.sweep.settings import SearchSettings
@@ -41,7 +42,7 @@ def search(
     if not space:
         raise InputError("nothing to search: give a range, such as 'algorithm.inner_lr=tag(log, interval(0.01, 1))'")
     fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
-    folder = Path(str(config.hydra.sweep.dir))
+    folder = Path(from_home(str(config.hydra.sweep.dir)))
     study = _open(folder, settings)
     _same_search(study, folder, {
         **_computed(config, fixed, loader, space),
