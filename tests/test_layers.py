@@ -22,13 +22,13 @@ LAYERS = (
         "ensemble",
         "outer_step",
     ),
-    ("trainer", "evaluation", "shown", "result", "gradcheck", "testing", "resume", "leaks", "prediction"),
+    ("trainer", "evaluation", "shown", "gradcheck", "testing", "resume", "leaks", "prediction"),
     ("fitted",),
     ("features", "with_head"),
     ("own_pictures", "fine_tuned"),
     ("assemble",),  # the experiment layer from here ...
-    ("trained", "record", "classifier", "changes"),
-    ("plan", "adapted", "exported"),
+    ("trained", "final_test", "classifier", "changes"),
+    ("plan", "result", "adapted", "exported"),
     ("prepare",),
     ("experiment",),  # ... to here
     ("report",),

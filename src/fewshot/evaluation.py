@@ -43,13 +43,11 @@ class Evaluation(NamedTuple):
 
     def summary(self) -> dict[str, float]:
         """The fields of `test` and `val` in result.json."""
-        return {"accuracy": self.mean.value, "accuracy_ci95": self.mean.ci95,
-                "episodes": len(self.accuracy), "loss": self.loss}  # fmt: skip
+        return {**self.mean.as_accuracy(), "episodes": len(self.accuracy), "loss": self.loss}
 
     def by_inner_step(self) -> dict[str, list[dict[str, float]]]:
         """`inner_steps`: mean and interval after 0, 1, ..., S of them; nothing where the algorithm takes none."""
-        means = [mean_ci95(column) for column in self.step_accuracy.unbind(1)]
-        steps = [{"accuracy": mean.value, "accuracy_ci95": mean.ci95} for mean in means]
+        steps = [mean_ci95(column).as_accuracy() for column in self.step_accuracy.unbind(1)]
         return {"inner_steps": steps} if len(steps) > 1 else {}
 
     def require_finite(self) -> None:

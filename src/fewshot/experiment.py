@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fewshot import assemble, changes, checkpoint, leaks, record, resume, trained
+from fewshot import assemble, changes, checkpoint, final_test, leaks, result, resume, trained
 from fewshot.algorithms.base import Algorithm
 from fewshot.engine.machine import Machine
 from fewshot.engine.processes import ALONE, Processes
@@ -45,7 +45,7 @@ def train(plan: Plan, machine: Machine, stop: StopSignal, draw: Draw) -> RunFold
         folder.close()
         return folder
     _start_loggers(loggers, plan, folder, made.config, steps=made.trainer.steps, verb="train")
-    status, result = "failed", None
+    status, content = "failed", None
     try:
         torch.manual_seed(key(made.config["seed"], "train"))
         with stop.deferred("the step ends and is saved"):
@@ -55,9 +55,9 @@ def train(plan: Plan, machine: Machine, stop: StopSignal, draw: Draw) -> RunFold
             )  # fmt: skip
             for logger in loggers:
                 logger.trained(progress.step)
-            result = _test(made, folder, progress, stop)
+            content = _test(made, folder, progress, stop)
             if processes.first:
-                folder.write_result(result)
+                folder.write_result(content)
         if processes.first:
             draw(folder)
         status = "finished"
@@ -66,7 +66,7 @@ def train(plan: Plan, machine: Machine, stop: StopSignal, draw: Draw) -> RunFold
         raise
     finally:
         for logger in loggers:
-            logger.finish(result, status)
+            logger.finish(content, status)
         folder.close()
     return folder
 
@@ -123,21 +123,21 @@ def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSigna
         if (signum := processes.agree(stop.received)) is not None:
             raise Stopped(signum, f"stopped while testing; the same command goes on from {folder.path}")
 
-    tested = record.Tested(
+    tested = final_test.Tested(
         config=config, names=made.plan.names, run_name=made.plan.run_name, algorithm=algorithm,
         images=made.images, split=config["evaluation"]["test_split"], sampler=made.test, machine=made.machine,
         which=which, step=progress.step, context=made.context, overlap=made.overlap,
         cuda_graph=made.trainer.cuda_graph,
     )  # fmt: skip
     untrained = partial(assemble.make_algorithm, config, made.context, config["seed"])
-    outcome = record.run_test(tested, untrained=untrained, between=between)
+    outcome = final_test.run_test(tested, untrained=untrained, between=between)
     if processes.first:
-        record.keep_episodes(folder, tested, outcome.done)
-    return record.make_result(
-        tested, outcome, identity=identity(config), train=_train_facts(made), val=record.val_facts(config, progress),
+        final_test.keep_episodes(folder, tested, outcome.done)
+    return result.make_result(
+        tested, outcome, identity=identity(config), train=_train_facts(made), val=result.val_facts(config, progress),
         paper=config["paper"], departures=made.plan.departures,
         losses=[row["train/loss"] for row in folder.metrics.read() if "train/loss" in row],
-        cost=record.timing(progress, outcome.peak_memory_mb),
+        cost=result.timing(progress, outcome.peak_memory_mb),
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def evaluate(plan: Plan, machine: Machine, draw: Draw) -> RunFolder:
     split = config["split"] or config["evaluation"]["test_split"]
     overlap = leaks.check_evaluation(config, run, images, split)
     augment = {**config["augment"], "train": model.config["augment"]["train"]}  # another test, the same training
-    tested = record.Tested(
+    tested = final_test.Tested(
         config=config | {"augment": augment}, names=plan.names, run_name=plan.run_name, algorithm=algorithm,
         images=images, split=split,
         sampler=assemble.test_sampler(config, images, split, machine.device), machine=machine,
@@ -183,23 +183,23 @@ def evaluate(plan: Plan, machine: Machine, draw: Draw) -> RunFolder:
         cuda_graph=model.config["trainer"]["cuda_graph"],
     )  # fmt: skip
     tell(images)
-    outcome = record.run_test(tested)
+    outcome = final_test.run_test(tested)
     ident = evaluation_identity(config)
     folder = (
         resume.open_fixed(plan.folder, config, ident, plan.names) if plan.folder
         else resume.open_new(plan.parent, config, ident, plan.names)
     )  # fmt: skip
-    record.keep_episodes(folder, tested, outcome.done)
+    final_test.keep_episodes(folder, tested, outcome.done)
     paper = config["paper"] if config["paper"] != model.config["paper"] else None  # the run's own is of its own test
     sizes = {key: said(model.config[f"train_{key}"]) for key in ("ways", "shots", "queries")}
-    result = record.make_result(
+    content = result.make_result(
         tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
     )
-    folder.write_result(result)
+    folder.write_result(content)
     draw(folder)
     loggers = assemble.make_loggers(config)
     _start_loggers(loggers, plan, folder, config, steps=0, verb="evaluate")
     for logger in loggers:
-        logger.finish(result, "finished")
+        logger.finish(content, "finished")
     folder.close()
     return folder

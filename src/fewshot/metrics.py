@@ -17,6 +17,10 @@ class Mean(NamedTuple):
     value: float
     ci95: float
 
+    def as_accuracy(self) -> dict[str, float]:
+        """As result.json has it."""
+        return {"accuracy": self.value, "accuracy_ci95": self.ci95}
+
 
 def episode_accuracy(logits: Tensor, query_y: Tensor) -> Tensor:
     """Percent right in each episode: [T, N*Q, N], [T, N*Q] -> [T]. What is not finite is not right."""
