@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from fewshot.cli.own_pictures import Words, feature_cache
-from fewshot.own_pictures import learn
+from fewshot.own_pictures.prediction import learn
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "own_pictures_exports.json"
 TRAIN = ["ways=10", "trainer.steps=30", "trainer.val_every=0", "evaluation.episodes=10", "logger=console"]

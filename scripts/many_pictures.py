@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fewshot.feature_heads import fit
-from fewshot.prediction import scale_of
+from fewshot.own_pictures.heads import fit
+from fewshot.own_pictures.scores import scale_of
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "own_pictures_many.json"
 CLASSES = 200

@@ -8,27 +8,21 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "fewshot"
 LAYERS = (
-    ("errors", "printable", "schema", "signature", "unit_features"),  # design.md's layer 0 from here ...
+    ("errors", "printable", "schema", "signature"),  # design.md's layer 0 from here ...
     ("sizes",),
-    ("episode", "metrics", "schedules", "signals", "ops", "text", "feature_ridge"),
+    ("episode", "metrics", "schedules", "signals", "ops", "text"),
     ("engine",),  # ... to here
     ("transforms", "decoding", "folders", "records"),
     ("pictures", "copies"),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
-    ("views", "source", "class_groups"),
+    ("source", "class_groups"),
     ("sampler", "algorithms", "loggers", "run_folder"),
-    ("held_run", "streams", "embedded", "identity", "episode_file", "feature_heads"),
-    (
-        "ensemble",
-        "outer_step",
-    ),
-    ("trainer", "evaluation", "shown", "gradcheck", "testing", "resume", "leaks", "prediction"),
-    ("fitted",),
-    ("features", "with_head"),
-    ("own_pictures", "fine_tuned"),
+    ("held_run", "streams", "embedded", "identity", "episode_file"),
+    ("ensemble", "outer_step"),
+    ("trainer", "evaluation", "shown", "gradcheck", "testing", "resume", "leaks"),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "final_test", "classifier", "changes"),
-    ("plan", "result", "adapted", "exported"),
+    ("plan", "result", "own_pictures"),
     ("prepare",),
     ("experiment",),  # ... to here
     ("report",),

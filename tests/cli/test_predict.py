@@ -110,8 +110,8 @@ def test_features_beyond_memory_stay_on_disk(predict: Callable[..., None], monke
     other.write_bytes(other.read_bytes().replace(b"\x93NUMPY", b"\x93NUMPX", 1))
     with pytest.raises(FewshotError, match=r"\.npz is damaged or gone: .*; run the command again"):
         predict()
-    monkeypatch.setattr("fewshot.features.IN_MEMORY", 0)
-    monkeypatch.setattr("fewshot.unit_features.CHUNK", 1000)
+    monkeypatch.setattr("fewshot.own_pictures.features.IN_MEMORY", 0)
+    monkeypatch.setattr("fewshot.own_pictures.unit_features.CHUNK", 1000)
     predict("out=b.csv")
     assert Path("a.csv").read_text() == Path("b.csv").read_text()
 

@@ -10,7 +10,7 @@ from fewshot.cli.words import from_home
 from fewshot.errors import InputError, check_choice
 
 if TYPE_CHECKING:
-    from fewshot.features import FeatureCache
+    from fewshot.own_pictures.features import FeatureCache
 
 SHARED: dict[str, Any] = {
     "support": None, "run": None, "checkpoint": None, "trust": "false", "backbone": None, "head": None,
@@ -93,11 +93,11 @@ def feature_cache(words: Words) -> "FeatureCache":
 
 
 def _of_run(words: Words) -> "FeatureCache":
-    from fewshot.adapted import Adapted
+    from fewshot.own_pictures.adapted import Adapted
     from fewshot.cli.compose import compose
     from fewshot.cli.evaluate import offer_run
     from fewshot.cli.overrides import override
-    from fewshot.features import FeatureCache
+    from fewshot.own_pictures.features import FeatureCache
     from fewshot.run_folder import RunFolder
     from fewshot.trained import restore
 
@@ -118,9 +118,9 @@ def _pretrained(words: Words) -> "FeatureCache":
     import hashlib
 
     from fewshot.cli.compose import compose
-    from fewshot.feature_heads import HEADS
-    from fewshot.features import FeatureCache
-    from fewshot.with_head import WithHead
+    from fewshot.own_pictures.heads import HEADS
+    from fewshot.own_pictures.features import FeatureCache
+    from fewshot.own_pictures.with_head import WithHead
 
     keys = words.keys
     name = keys["backbone"] or "efficientnet_lite0"
@@ -144,7 +144,7 @@ def _pretrained(words: Words) -> "FeatureCache":
     method = WithHead(make, head=keys["head"] or HEADS[0], device=keys["device"])
     if keys["adapt"] == "head":
         return FeatureCache(cache_dir, key, method)
-    from fewshot.fine_tuned import FineTuned
+    from fewshot.own_pictures.fine_tuned import FineTuned
 
     return FeatureCache(cache_dir, {**key, "adapt": "all"}, FineTuned(method, progress=fits))
 

@@ -1,4 +1,4 @@
-"""`fewshot predict support=DIR query=DIR`: own pictures, classified by a few labelled ones. Layer 8."""
+"""`fewshot predict support=DIR query=DIR`: own pictures, classified by a few labelled ones. Layer 6."""
 
 import csv
 import glob
@@ -13,7 +13,7 @@ from fewshot.errors import InputError
 from fewshot.text import csv_cell
 
 if TYPE_CHECKING:
-    from fewshot.own_pictures import Prediction
+    from fewshot.own_pictures.prediction import Prediction
 
 HELP = f"""fewshot predict support=DIR query=DIR [run=RUN] [KEY=VALUE ...]: classify pictures by a few labelled ones
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         if keys[key]:
             check_writable(Path(keys[key]))
 
-    from fewshot.own_pictures import predict
+    from fewshot.own_pictures.prediction import predict
 
     found = predict(
         Path(keys["support"]), query, feature_cache(words), unknown=keys["unknown"],
@@ -74,8 +74,8 @@ def _print(found: "Prediction") -> None:
     from rich.text import Text
 
     from fewshot.cli.show import print_table, print_wrapped
-    from fewshot.own_pictures import pictures_per_class
-    from fewshot.prediction import advice, mixed_up
+    from fewshot.own_pictures.prediction import pictures_per_class
+    from fewshot.own_pictures.scores import advice, mixed_up
 
     order = found.order()
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -1,4 +1,4 @@
-"""The page of `fewshot predict`: every query beside the support pictures most like it, in one HTML file. Layer 8."""
+"""The page of `fewshot predict`: every query beside the support pictures most like it, in one HTML file. Layer 5."""
 
 import base64
 import io
@@ -8,8 +8,8 @@ from typing import Any
 from fewshot import __version__
 from fewshot.decoding import decode, read
 from fewshot.errors import InputError
-from fewshot.own_pictures import Prediction, pictures_per_class
-from fewshot.prediction import advice, mixed_up
+from fewshot.own_pictures.prediction import Prediction, pictures_per_class
+from fewshot.own_pictures.scores import advice, mixed_up
 from fewshot.printable import printable
 from fewshot.report.template import render
 

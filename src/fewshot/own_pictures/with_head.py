@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewshot.errors import check_choice
-from fewshot.feature_heads import HEADS, fit
-from fewshot.prediction import Judged, nearest
-from fewshot.views import side_for, squeezed, views
+from fewshot.own_pictures.heads import HEADS, fit
+from fewshot.own_pictures.scores import Judged, nearest
+from fewshot.own_pictures.views import side_for, squeezed, views
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +70,6 @@ class WithHead:
 
     def fitted(self, support: np.ndarray, y: np.ndarray, ways: int) -> "nn.Module":
         """What was learned: [B, 3, S, S] float32 in [0, 1] -> scores [B, N]."""
-        from fewshot.fitted import HeadOnNetwork
+        from fewshot.own_pictures.fitted import HeadOnNetwork
 
         return HeadOnNetwork(self.network, fit(self.head, support, y, ways)[0])

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.feature_heads import Head, by_folds, fit, folds
-from fewshot.features import BATCH
-from fewshot.fitted import HeadOnNetwork
-from fewshot.prediction import Judged, nearest, scale_of
-from fewshot.views import views
-from fewshot.with_head import WithHead
+from fewshot.own_pictures.heads import Head, by_folds, fit, folds
+from fewshot.own_pictures.features import BATCH
+from fewshot.own_pictures.fitted import HeadOnNetwork
+from fewshot.own_pictures.scores import Judged, nearest, scale_of
+from fewshot.own_pictures.views import views
+from fewshot.own_pictures.with_head import WithHead
 
 FOLDS = 5
 EPOCHS, LR, TOGETHER = 10, 1e-4, 16  # of (2); docs/pictures.md has what they give

@@ -1,4 +1,4 @@
-"""From scores to probabilities, with the accuracy one can expect. Layer 3, NumPy alone.
+"""From scores to probabilities, with the accuracy one can expect. Layer 4, NumPy alone.
 
 The accuracy is estimated without a test set: each support picture is classified by what was learned from the others.
 The temperature of the probabilities and the threshold below which a picture is called unknown come from the same.
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewshot.feature_heads import cross_entropy
-from fewshot.unit_features import Array, chunks, unit
+from fewshot.own_pictures.heads import cross_entropy
+from fewshot.own_pictures.unit_features import Array, chunks, unit
 
 SCALE = 10.0  # of scores near 0 and 1, where no class has a second picture to calibrate by
 SCALES = np.logspace(-1, 2.5, 141)  # that are tried

@@ -6,9 +6,9 @@ import torch
 
 from fewshot.algorithms.ridge import fit_ridge
 from fewshot.errors import InputError
-from fewshot.feature_heads import FOLDS, HEADS, fit, folds
-from fewshot.feature_ridge import GRID, decomposed, ridge
-from fewshot.unit_features import unit
+from fewshot.own_pictures.heads import FOLDS, HEADS, fit, folds
+from fewshot.own_pictures.ridge import GRID, decomposed, ridge
+from fewshot.own_pictures.unit_features import unit
 
 Array = np.ndarray
 
@@ -43,7 +43,7 @@ def test_leaving_out_is_fitting_again(
     sizes: tuple[int, ...], width: int, views: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More rows than features and fewer, picture by picture and all at once, views that leave together."""
-    monkeypatch.setattr("fewshot.unit_features.CHUNK", chunk)
+    monkeypatch.setattr("fewshot.own_pictures.unit_features.CHUNK", chunk)
     y = np.repeat(np.arange(3), sizes)
     features = np.random.default_rng(0).normal(size=(len(y), views, width))
     x = unit(features, rooted=True)
@@ -84,7 +84,7 @@ def test_rows_and_columns_give_the_same_directions() -> None:
 def test_a_part_at_a_time_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     z, y = features([2, 5, 9])
     whole = fit(kind, z, y, 3)
-    monkeypatch.setattr("fewshot.unit_features.CHUNK", 100)
+    monkeypatch.setattr("fewshot.own_pictures.unit_features.CHUNK", 100)
     parts = fit(kind, z, y, 3)
     near = 1e-4 if kind == "logistic" else 1e-10  # Newton's method goes on until the last task of a batch has ended
     np.testing.assert_allclose(whole[1], parts[1], atol=near)
@@ -117,7 +117,7 @@ def test_folds_leave_every_picture_out_once_and_no_class_whole() -> None:
 
 
 def test_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewshot.feature_heads.MOST", 10)
+    monkeypatch.setattr("fewshot.own_pictures.heads.MOST", 10)
     with pytest.raises(InputError, match="logistic would take hours with 4 pictures of 2 classes; head=ridge takes"):
         fit("logistic", *features([2, 2]), 2)
     with pytest.raises(InputError, match="head=svm is unknown; choose ridge, logistic, cosine or cl2n"):

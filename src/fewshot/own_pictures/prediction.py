@@ -10,9 +10,9 @@ import numpy as np
 
 from fewshot.copies import Copies
 from fewshot.errors import InputError
-from fewshot.features import FeatureCache, Known
+from fewshot.own_pictures.features import FeatureCache, Known
 from fewshot.folders import Folder, class_folder, left_out, look_into, some
-from fewshot.prediction import (
+from fewshot.own_pictures.scores import (
     Accuracy,
     Findings,
     Judged,

@@ -1,4 +1,4 @@
-"""From a picture to what a pre-trained network is shown of it. Layer 1.
+"""From a picture to what a pre-trained network is shown of it. Layer 4.
 
 A picture is squeezed into a square, a little larger than the network's images. Of that it is shown ten views: the
 whole, the four corners, and all of them mirrored. Scores are averaged over the views, and as support pictures they

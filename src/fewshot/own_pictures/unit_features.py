@@ -1,6 +1,6 @@
-"""Features of pictures as heads see them: of unit length, a part of the pictures at a time. Layer 0, NumPy alone.
+"""Features of pictures as heads see them: of unit length, a part of the pictures at a time. Layer 4, NumPy alone.
 
-Features [M, V, D] of M pictures in V views may be more than memory holds as float64 (own_pictures.py leaves large ones
+Features [M, V, D] of M pictures in V views may be more than memory holds as float64 (features.py leaves large ones
 on disk), so whoever works on all of them goes through `chunks`.
 """
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from fewshot.decoding import decode
-from fewshot.views import pixels_hash, side_for, squeezed, views
+from fewshot.own_pictures.views import pixels_hash, side_for, squeezed, views
 
 
 def encoded(picture: Image.Image, kind: str) -> bytes:

@@ -1,9 +1,9 @@
-"""Heads: classifiers of pictures by features of a few, each picture in several views. Layer 3, NumPy alone.
+"""Heads: classifiers of pictures by features of a few, each picture in several views. Layer 4, NumPy alone.
 
     x = unit(root(z))  or  unit(z - centre)          of each view; root keeps the sign; centre is 0 but for cl2n
     scores = mean over the views of  x W + b
 
-    ridge     regression on the labels, in closed form (feature_ridge.py)
+    ridge     regression on the labels, in closed form (ridge.py)
     cosine    W_c = unit(mean of class c's x), b = 0             nearest class mean by cosine
     cl2n      the same, centre the mean of all support views     (SimpleShot, arXiv:1911.04623)
     logistic  multinomial logistic regression on the mean over a picture's views, C by folds
@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fewshot.errors import InputError, check_choice
-from fewshot.feature_ridge import ridge
-from fewshot.unit_features import Array, chunks, mean_view, unit
+from fewshot.own_pictures.ridge import ridge
+from fewshot.own_pictures.unit_features import Array, chunks, mean_view, unit
 
 HEADS = ("ridge", "logistic", "cosine", "cl2n")
 STRENGTHS = (10.0, 1.0, 100.0)  # C of logistic regression; the first where no picture can be left out

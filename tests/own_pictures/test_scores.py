@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewshot.prediction import (
+from fewshot.own_pictures.scores import (
     SCALE,
     SCALES,
     Findings,

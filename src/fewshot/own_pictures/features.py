@@ -1,4 +1,4 @@
-"""What a network makes of picture files, computed once: what is known of a file's content is kept. Layer 2.
+"""What a network makes of picture files, computed once: what is known of a file's content is kept. Layer 4.
 
 One file for each picture, <cache_dir>/features/<network>/<sha256 of the content>.npz: `features` of its views and the
 hash of its pixels. A picture that was renamed or moved is found again; one that was edited is not. torch is not
@@ -20,8 +20,8 @@ import numpy as np
 
 from fewshot.decoding import decode, read
 from fewshot.errors import FewshotError, InputError, first_line
-from fewshot.prediction import Judged
-from fewshot.views import pixels_hash
+from fewshot.own_pictures.scores import Judged
+from fewshot.own_pictures.views import pixels_hash
 
 FORMAT = 3
 BATCH = 8  # pictures that go through the network at a time

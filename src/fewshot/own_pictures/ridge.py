@@ -1,4 +1,4 @@
-"""Ridge regression on the labels of pictures in several views, in closed form. Layer 0, NumPy alone.
+"""Ridge regression on the labels of pictures in several views, in closed form. Layer 4, NumPy alone.
 
 algorithms/ridge.py has it for batches of tasks; here are views, and as many pictures as there may be.
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fewshot.unit_features import Array, chunks, unit
+from fewshot.own_pictures.unit_features import Array, chunks, unit
 
 GRID = 10 ** np.arange(-4, 1.5, 0.5)  # strengths, as multiples of the mean of A's squared rows
 

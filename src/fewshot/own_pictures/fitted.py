@@ -1,4 +1,4 @@
-"""What was learned from support pictures, as one module that a file can hold. Layer 3."""
+"""What was learned from support pictures, as one module that a file can hold. Layer 4."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm
-from fewshot.feature_heads import Head
-from fewshot.views import views
+from fewshot.own_pictures.heads import Head
+from fewshot.own_pictures.views import views
 
 
 class HeadOnNetwork(nn.Module):
