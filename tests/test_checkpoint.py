@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot import checkpoint
+from fewshot import checkpoint, stored_state
 from fewshot.errors import FewshotError
 
 FILES = ("state.safetensors", "state.json", "manifest.json")
@@ -265,7 +265,7 @@ def test_pickles_are_refused_and_nothing_in_them_runs(tmp_path: Path, writer: st
         torch.save(trap, target, _use_new_zipfile_serialization=writer == "torch")
     if place == "hashed":
         files = {name: (folder / "20" / name).read_bytes() for name in FILES[:2]}
-        (folder / "20" / "manifest.json").write_bytes(checkpoint._manifest(20, files))
+        (folder / "20" / "manifest.json").write_bytes(stored_state.manifest(20, files))
     for which in ("last", 20):
         with pytest.raises(FewshotError, match=rf"{target.name} is a pickle, .*: refused"):
             checkpoint.load(folder, which)
@@ -274,7 +274,7 @@ def test_pickles_are_refused_and_nothing_in_them_runs(tmp_path: Path, writer: st
 
 def test_another_format_is_named_and_not_stepped_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 10)
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(stored_state, "FORMAT", 2)
     saved(tmp_path, 20)
     monkeypatch.undo()
     with pytest.raises(FewshotError, match="20 has format 2, this version of fewshot reads 1"):

@@ -13,7 +13,7 @@ LAYERS = (
     ("episode", "metrics", "schedules", "signals", "ops", "text"),
     ("engine",),  # ... to here
     ("transforms", "decoding", "folders", "records"),
-    ("pictures", "copies"),
+    ("pictures", "copies", "stored_state"),
     ("datasets", "backbones", "checkpoint", "construct", "optimizer", "metrics_file", "version_0_1"),
     ("source", "class_groups"),
     ("sampler", "algorithms", "loggers", "run_folder"),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewshot import checkpoint, episode_file
+from fewshot import episode_file, stored_state
 from fewshot.algorithms.base import Algorithm
 from fewshot.backbones.normalized import chosen_statistics, normalized
 from fewshot.construct import construct
@@ -96,7 +96,7 @@ def check_storable(algorithm: Algorithm) -> None:
     after training."""
     name = type(algorithm).__name__
     try:
-        checkpoint.storable(algorithm.state_dict())
+        stored_state.check(algorithm.state_dict())
     except TypeError as error:
         raise InputError(f"{name}.state_dict() cannot be stored: {error}") from error
     stated = algorithm.protocol()

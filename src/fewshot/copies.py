@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable
 
-from fewshot.folders import some
+from fewshot.errors import some
 
 
 class Copies:

@@ -15,13 +15,19 @@ class InputError(FewshotError, ValueError):
     exit_code = 2
 
 
-def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
     """InputError unless the option `key` (as it is written on the command line) is one of `choices`."""
     if value not in choices:
-        *rest, last = choices
-        raise InputError(f"{key}={value} is unknown; choose {', '.join(rest)} or {last}")
+        *rest, last = map(str, choices)
+        raise InputError(f"{key}={value} is unknown; choose {' or '.join([', '.join(rest), last] if rest else [last])}")
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; the name of its kind where it says nothing."""
     return " ".join(str(error).strip().split("\n")[0].split()) or type(error).__name__
+
+
+def some(names: Sequence[object], most: int = 3) -> str:
+    """The first few of them, and how many there are beside."""
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, some
 from fewshot.printable import printable
 
 NO_PICTURES = ("Thumbs.db", "desktop.ini", "__MACOSX")  # what systems leave in folders of pictures
@@ -88,12 +88,6 @@ def endings() -> frozenset[str]:
 
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     return frozenset(known | {".heic", ".heif"})
-
-
-def some(names: Sequence[object], most: int = 3) -> str:
-    """The first few of them, and how many there are beside."""
-    more = len(names) - most
-    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _files(folder: Path, parts: tuple[str, ...] = (), above: frozenset[str] = frozenset()) -> Iterator[tuple[str, ...]]:

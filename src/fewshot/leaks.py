@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fewshot.datasets.base import ImageSet
-from fewshot.errors import InputError
+from fewshot.errors import InputError, some
 from fewshot.identity import computing, differing_keys
 from fewshot.run_folder import RunFolder
 
@@ -99,7 +99,7 @@ def _overlaps(seen: Mapping[str, Iterable[str]], used: Mapping[str, Iterable[str
 
 def _allowed(found: Sequence[Overlap], config: Config) -> str | None:
     if found and not config["allow_overlap"]:
-        said = "; ".join(f"{text}: {_some(names)}" if names else text for text, names in found)
+        said = "; ".join(f"{text}: {some(names)}" if names else text for text, names in found)
         raise InputError(f"{said}; choose other splits or another run, or allow_overlap=true, which the result says")
     return "; ".join(overlap.text for overlap in found) or None
 
@@ -129,8 +129,3 @@ def _names(images: ImageSet, split: str) -> set[str]:
 
 def _unturned(names: Iterable[str]) -> set[str]:
     return {_TURN.sub("", name) for name in names}
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -69,6 +69,11 @@ ARRAY = {"shape": [Number(0, whole=True)], "sha256": str, "offsets": [int], "cla
 ROW = {"step": Number(0, whole=True)}
 
 
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    return NAMES.get(type(value), f"a {type(value).__name__}")
+
+
 def fault(value: Any, wanted: Any, where: str) -> str | None:
     """What is wrong with a value, in words; None where it is as wanted."""
     if isinstance(wanted, tuple) and not isinstance(wanted, Number):
@@ -76,7 +81,7 @@ def fault(value: Any, wanted: Any, where: str) -> str | None:
             return None
         faults = [fault(value, choice, where) for choice in wanted if choice is not None]
         return None if None in faults else faults[0]
-    kind = NAMES.get(type(value), f"a {type(value).__name__}")
+    kind = kind_of(value)
     if isinstance(wanted, Number):
         allowed = int if wanted.whole else int | float
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -59,14 +59,14 @@ from fewshot.errors import InputError
         ("backbone=mlp backbone.widths=[8,0.5]", "backbone.widths=[8, 0.5] has a number in it"),
         ("trainer.optimizer.betas=[null,0.9]", "trainer.optimizer.betas=[None, 0.9] has nothing in it"),
         ("trainer.schedule=decay", "chosen by trainer/schedule=decay"),
-        ("trainer.optimizer=null", "trainer.optimizer=null is nothing, expected a group of keys"),
+        ("trainer.optimizer=null", "trainer.optimizer=null is null, expected a group of keys"),
         ("paper.accuracy=98", "'paper' is null and has no keys to set"),
         ("hydra.launcher.slots=0", "hydra.launcher.slots=0 is a sweep's, and this is one run; add -m, or leave it out"),
         # ranges and relations
         ("shots=0", "shots=0 is below 1"),
         ("ways=1", "ways=1 is below 2"),
         ("trainer.steps=-1", "trainer.steps=-1 is below 0"),
-        ("precision=fp8", "precision=fp8 is unknown; choose auto, fp32, tf32, bf16"),
+        ("precision=fp8", "precision=fp8 is unknown; choose auto, fp32, tf32 or bf16"),
         # grammar
         ("shots=1,5", "shots=1,5 names several values; add -m to run them all as a sweep"),
         ("shots=[1,5", "cannot read 'shots=[1,5': write KEY=VALUE"),

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
-from fewshot.cli.identity import plain
+from fewshot.cli.job import plain
 from fewshot.sizes import largest
 
 TASKS = 3  # tasks: compared one by one with all at once

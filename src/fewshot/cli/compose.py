@@ -73,7 +73,7 @@ def run_hydra(config_name: str, argv: Sequence[str], job: Callable[..., int]) ->
     import hydra
 
     from fewshot.cli import schema
-    from fewshot.cli.validate import explain
+    from fewshot.cli.explain import explain
 
     schema.register()
     flags, overrides, config_dir = arguments(argv)
@@ -125,7 +125,7 @@ def _with_meanings(config_name: str) -> Iterator[None]:
 
 def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:
     """`name` where the user has set it, else what the sweep's own overrides give: the same for the same command."""
-    from fewshot.cli.identity import sweep_name
+    from fewshot.cli.job import sweep_name
 
     names = [word.split("=", 1)[1] for word in overrides if word.startswith("name=")]
     if names and "," not in names[-1] and names[-1] != "null":
@@ -169,8 +169,9 @@ def compose(config_name: str, overrides: Iterable[str], config_dir: str | None =
     from omegaconf import open_dict
 
     from fewshot.cli import schema
-    from fewshot.cli.identity import plain
-    from fewshot.cli.validate import explain, validate
+    from fewshot.cli.explain import explain
+    from fewshot.cli.job import plain
+    from fewshot.cli.validate import validate
 
     schema.register()
     words = [quoted(word) for word in overrides]

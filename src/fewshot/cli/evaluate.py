@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import conf_dir, run_hydra
-from fewshot.cli.identity import choices, label, plain, sweep_folder
+from fewshot.cli.job import choices, label, plain, sweep_folder
 from fewshot.cli.words import from_home
 from fewshot.errors import InputError
 from fewshot.run_folder import RunFolder

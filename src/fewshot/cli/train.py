@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
-from fewshot.cli.identity import choices, label, plain, sweep_folder
+from fewshot.cli.job import choices, label, plain, sweep_folder
 from fewshot.cli.recipe import departures
 from fewshot.cli.stages import check_init, with_init
 from fewshot.errors import FewshotError

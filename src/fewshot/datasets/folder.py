@@ -18,8 +18,8 @@ from fewshot.datasets.base import ImageSet
 from fewshot.datasets.class_splits import SPLITS, as_listed, by_fractions
 from fewshot.datasets.labelled_files import Labelled, in_folders, in_list
 from fewshot.datasets.picture_files import NAMED, Written, write_pictures
-from fewshot.errors import FewshotError, InputError
-from fewshot.folders import name_of, some
+from fewshot.errors import FewshotError, InputError, some
+from fewshot.folders import name_of
 from fewshot.pictures import JPEG, Pictures
 from fewshot.printable import printable
 

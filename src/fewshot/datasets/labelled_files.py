@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewshot.datasets.class_splits import SPELLINGS, SPLITS
-from fewshot.errors import InputError
-from fewshot.folders import as_label, class_folder, left_out, some
+from fewshot.errors import InputError, some
+from fewshot.folders import as_label, class_folder, left_out
 
 NEEDED = ("path", "label")  # columns of a CSV file
 

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, open_dict
 
 from fewshot.cli.compose import HydraJob
-from fewshot.cli.identity import job_identity, plain
+from fewshot.cli.job import job_identity, plain
 from fewshot.cli.validate import validate
 from fewshot.cli.words import from_home
 from fewshot.errors import FewshotError, InputError

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fewshot.cli.identity import plain
+from fewshot.cli.job import plain
 from fewshot.cli.words import from_home
 from fewshot.errors import FewshotError, InputError
 from fewshot.identity import computing

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fewshot.cli.compose import conf_dir
-from fewshot.cli.identity import sweep_name
+from fewshot.cli.job import sweep_name
 from fewshot.identity import OUTSIDE_IDENTITY, differing_keys, flatten, identity
 
 GROUPS = ("dataset", "backbone", "algorithm", "augment", "trainer", "experiment", "logger")
@@ -112,5 +112,5 @@ def test_a_sweep_is_named_by_what_varies() -> None:
 
 
 def test_a_launcher_can_ask_without_torch() -> None:
-    check = "import sys; import fewshot.cli.identity; assert 'torch' not in sys.modules"
+    check = "import sys; import fewshot.cli.job; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
