@@ -19,6 +19,7 @@ LAYERS = (
     ("sampler", "algorithms", "loggers", "run_folder"),
     ("held_run", "streams", "embedded", "identity", "episode_file"),
     ("ensemble", "outer_step"),
+    ("training_state",),
     ("trainer", "evaluation", "shown", "gradcheck", "testing", "resume", "leaks"),
     ("assemble",),  # the experiment layer from here ...
     ("trained", "final_test", "classifier", "changes"),

@@ -10,7 +10,7 @@ from fewshot import result
 from fewshot.algorithms.base import Algorithm
 from fewshot.datasets.base import ImageSet
 from fewshot.evaluation import Evaluation
-from fewshot.trainer import Progress
+from fewshot.training_state import TrainingProgress
 from fewshot.transforms import Augment
 
 PAPER = {"accuracy": 98.0, "ci95": 0.4, "source": "arXiv:1703.03400, table 1", "tolerance": 0.3}
@@ -107,9 +107,9 @@ def test_a_network_is_told_by_name_weights_and_image_size() -> None:
 
 def test_the_best_validation() -> None:
     config = {"evaluation": {"val_split": "val", "val_episodes": 9}}
-    assert result.val_facts(config, Progress(step=5)) is None
+    assert result.val_facts(config, TrainingProgress(step=5)) is None
     best = {"step": 3, "accuracy": 50.0, "accuracy_ci95": 1.0, "loss": 0.5}
-    progress = Progress(step=5, best=dict(best))
+    progress = TrainingProgress(step=5, best=dict(best))
     assert result.val_facts(config, progress) == {
         "accuracy": 50.0, "accuracy_ci95": 1.0, "loss": 0.5, "split": "val", "episodes": 9, "best_step": 3,
     }  # fmt: skip
@@ -118,7 +118,7 @@ def test_the_best_validation() -> None:
 
 @pytest.mark.parametrize("steps", [0, 4])
 def test_cost_per_step(steps: int) -> None:
-    found = result.timing(Progress(step=steps, seconds=8.0, data_seconds=2.0), 100.0)
+    found = result.timing(TrainingProgress(step=steps, seconds=8.0, data_seconds=2.0), 100.0)
     assert found == {
         "train_seconds": 8.0, "seconds_per_step": 8.0 / max(steps, 1), "data_seconds_per_step": 2.0 / max(steps, 1),
         "peak_memory_mb": 100.0,

@@ -22,7 +22,8 @@ from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
 from fewshot.errors import FewshotError, InputError
 from fewshot.held_run import HeldRun
 from fewshot.signals import Stopped, StopSignal
-from fewshot.trainer import Progress, Trainer
+from fewshot.trainer import Trainer
+from fewshot.training_state import TrainingProgress
 
 CPU = torch.device("cpu")
 OPTIMIZERS = {
@@ -101,7 +102,7 @@ class Bench:
 
     def fit(
         self, stream: Batches | None = None, *, toy: Toy | None = None, dtype: torch.dtype | None = None, **options: Any
-    ) -> Progress:
+    ) -> TrainingProgress:
         defaults = {
             "steps": 20, "optimizer": OPTIMIZERS["adam fused"],
             "schedule": schedules.cosine(steps=20, warmup=3, final=0.1),

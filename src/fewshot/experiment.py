@@ -26,7 +26,7 @@ from fewshot.prepare import Prepared, prepare, tell
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
 from fewshot.sizes import said
-from fewshot.trainer import Progress
+from fewshot.training_state import TrainingProgress
 
 Draw = Callable[[RunFolder], None]  # the pictures of a finished run, which the loggers then have, too
 
@@ -106,7 +106,7 @@ def _start_loggers(
         logger.start(info)
 
 
-def _test(made: Prepared, folder: RunFolder, progress: Progress, stop: StopSignal) -> dict[str, Any]:
+def _test(made: Prepared, folder: RunFolder, progress: TrainingProgress, stop: StopSignal) -> dict[str, Any]:
     """The test split, touched once, with the recipe's checkpoint; what result.json is to say."""
     config, processes = made.config, made.machine.processes
     which = made.trainer.test_checkpoint if progress.best else "last"

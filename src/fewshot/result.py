@@ -17,7 +17,7 @@ from fewshot.engine.runtime import describe
 from fewshot.evaluation import Evaluation
 from fewshot.final_test import Outcome, Tested
 from fewshot.sizes import chance, said
-from fewshot.trainer import Progress
+from fewshot.training_state import TrainingProgress
 from fewshot.transforms import Augment, described
 
 SCHEMA = 1
@@ -135,7 +135,7 @@ def warnings(done: Evaluation, ways: int | str, losses: Sequence[float]) -> list
     return found
 
 
-def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:
+def val_facts(config: Config, progress: TrainingProgress) -> dict[str, Any] | None:
     """The best validation of a training, and on what; None where there was none."""
     if not progress.best:
         return None
@@ -144,7 +144,7 @@ def val_facts(config: Config, progress: Progress) -> dict[str, Any] | None:
     return best | where
 
 
-def timing(progress: Progress, peak_memory_mb: float) -> dict[str, float]:
+def timing(progress: TrainingProgress, peak_memory_mb: float) -> dict[str, float]:
     """What a training cost."""
     steps = max(progress.step, 1)
     return {

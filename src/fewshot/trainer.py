@@ -2,15 +2,12 @@
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from fewshot import checkpoint
 from fewshot.algorithms.base import Algorithm
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.profiler import StepProfiler
@@ -22,23 +19,10 @@ from fewshot.outer_step import DrawnStep, OuterStep
 from fewshot.schedules import Schedule
 from fewshot.signals import Stopped, StopSignal
 from fewshot.streams import BatchStream
+from fewshot.training_state import TrainingProgress, TrainingState
 
 log = logging.getLogger("fewshot")
 Validate = Callable[[], Mapping[str, float]]  # accuracy, accuracy_ci95, episodes, loss
-Row = dict[str, Any]
-
-
-@dataclass
-class Progress:
-    """Everything about a run besides weights and optimiser that a checkpoint must hold."""
-
-    step: int = 0
-    best: dict[str, float] | None = None  # step, accuracy, accuracy_ci95, episodes, loss of the best validation
-    kept: list[dict[str, float]] = field(default_factory=list)  # step, accuracy, loss of the best ones, the best first
-    stale: int = 0  # validations since then
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-    window: list[float] = field(default_factory=lambda: [0.0, 0.0])  # sums of loss and accuracy since the last row
 
 
 class Trainer:
@@ -88,7 +72,7 @@ class Trainer:
         self, algorithm: Algorithm, stream: BatchStream, validate: Validate, *, folder: HeldRun,
         loggers: Sequence[Logger], context: Mapping[str, Any], device: torch.device,
         dtype: torch.dtype | None, stop: StopSignal, processes: Processes = ALONE,
-    ) -> Progress:  # fmt: skip
+    ) -> TrainingProgress:  # fmt: skip
         """Train to the end, from the folder's last checkpoint where there is one; returns where it ended.
 
         context: what the algorithm was told of its data; kept in every checkpoint. processes: those that share
@@ -123,7 +107,7 @@ class Trainer:
         improved = keeps = False
         if validates:
             row |= (result := {f"val/{k}": v for k, v in validate().items() if k != "episodes"})
-            improved = self._update_best(progress, result)
+            improved = progress.update_best(result, keep=self.keep_best)
             keeps = progress.step in [best["step"] for best in progress.kept]
         if row:
             run.append_metrics(row)
@@ -136,42 +120,25 @@ class Trainer:
         if stopping is not None and not ends:
             raise Stopped(stopping, f"stopped at step {progress.step} of {self.steps}; saved in {run.folder.path}")
 
-    def _update_best(self, progress: Progress, result: Mapping[str, float]) -> bool:
-        """Update best and kept; higher accuracy wins, at equal accuracy the lower loss. Not finite is never best."""
-        accuracy, loss = result["val/accuracy"], result["val/loss"]
-        better = math.isfinite(loss) and (
-            progress.best is None or (accuracy, -loss) > (progress.best["accuracy"], -progress.best["loss"])
-        )
-        if better:
-            progress.best = {"step": progress.step} | {k.removeprefix("val/"): v for k, v in result.items()}
-        if math.isfinite(loss):
-            row = {"step": progress.step, "accuracy": accuracy, "loss": loss}
-            ranked = sorted([*progress.kept, row], key=lambda row: (-row["accuracy"], row["loss"]))
-            progress.kept = ranked[: self.keep_best]
-        progress.stale = 0 if better else progress.stale + 1
-        return better
-
-    def _out_of_patience(self, progress: Progress) -> bool:
+    def _out_of_patience(self, progress: TrainingProgress) -> bool:
         return self.patience is not None and progress.stale >= self.patience
 
 
-class _Run:
-    """The state of one `fit`: the outer step with its optimiser, the progress, and the folder that keeps both."""
+class _Run(TrainingState):
+    """One `fit` under way: what the folder keeps of it, and what makes a step of it."""
 
     def __init__(
         self, trainer: Trainer, algorithm: Algorithm, stream: BatchStream, folder: HeldRun,
         context: Mapping[str, Any], device: torch.device, dtype: torch.dtype | None, processes: Processes,
     ) -> None:  # fmt: skip
-        self.trainer, self.algorithm, self.folder, self.context = trainer, algorithm, folder, context
-        self.processes = processes
         optimizer = trainer.optimizer_of(algorithm)
-        self.outer_step = OuterStep(
+        outer_step = OuterStep(
             algorithm, optimizer, gradient_clip=trainer.gradient_clip,
             gradient_clip_value=trainer.gradient_clip_value, device=device, dtype=dtype, processes=processes,
             cuda_graph=trainer.cuda_graph and device.type == "cuda",
         )  # fmt: skip
-        self.drawn_step = DrawnStep(self.outer_step, stream)
-        self.progress = Progress()
+        super().__init__(algorithm, outer_step, folder, context, processes)
+        self.trainer, self.drawn_step = trainer, DrawnStep(outer_step, stream)
         self._traced: StepProfiler | None = None
 
     def update(self) -> None:
@@ -198,75 +165,12 @@ class _Run:
                 f"or set trainer.gradient_clip=10"
             )
 
-    def train_row(self) -> Row:
+    def train_row(self) -> dict[str, Any]:
+        """The means of loss and accuracy since the last row, the rate of the last step, and the time so far."""
         loss, accuracy = (self.outer_step.window / self.trainer.log_every).tolist()
         self.outer_step.window.zero_()
         rate = self.outer_step.learning_rates[0] * self.trainer.schedule(self.progress.step - 1)
         return {"train/loss": loss, "train/accuracy": accuracy, "train/lr": rate, "time/seconds": self.progress.seconds}
-
-    def append_metrics(self, row: Row) -> None:
-        if self.processes.first:
-            self.folder.metrics.append({"step": self.progress.step, **row})
-
-    def save(self, *, best: bool = False, step: int | None = None) -> None:
-        if not self.processes.first:
-            return
-        self.folder.require_there()
-        self.progress.window = self.outer_step.window.tolist()
-        progress = vars(self.progress) | ({"step": step} if step is not None else {})
-        self._require_finite_weights(progress["step"])
-        record = {"progress": progress, "context": dict(self.context), "metrics": self.folder.metrics.digest}
-        state = self.outer_step.state() | record
-        checkpoint.save(self.folder.checkpoints, progress["step"], state, best=best)
-
-    def _require_finite_weights(self, step: int) -> None:
-        """FewshotError before weights are stored that no resume could go on from: an update may overflow unseen."""
-        if all(p.isfinite().all() for p in self.algorithm.parameters()):
-            return
-        saved = checkpoint.steps(self.folder.checkpoints)
-        last = f"the last checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint"
-        raise FewshotError(
-            f"the weights are not finite after step {step}: an update has overflowed ({last}); "
-            "lower trainer.optimizer.lr or algorithm.inner_lr, or set trainer.gradient_clip=10"
-        )
-
-    def restore(self) -> None:
-        """All processes go on from the checkpoint that the first one finds; fresh weights come from the seed."""
-        state = self.processes.broadcast(self._stored() if self.processes.first else None)
-        if state is None:
-            return
-        checkpoint.load_into(self.algorithm, state["model"])
-        self.progress = Progress(**state["progress"])
-        self.outer_step.load(state, step=self.progress.step, window=self.progress.window)
-
-    def _stored(self) -> dict[str, Any] | None:
-        """The last checkpoint, the folder tidied to it; None where there is none yet."""
-        if not checkpoint.steps(self.folder.checkpoints):
-            self.folder.metrics.truncate(0)
-            return None
-        step, state = checkpoint.load(self.folder.checkpoints)
-        checkpoint.prune(self.folder.checkpoints, step, state)  # a kill may have come before a save's own
-        metrics = self.folder.metrics
-        metrics.truncate(step)
-        if state.get("metrics", metrics.digest) != metrics.digest:
-            log.warning("%s: rows up to step %d are missing, doubled or changed, and stay so", metrics.path, step)
-        self._require_best(step, state["progress"])
-        return state
-
-    def _require_best(self, step: int, progress: dict[str, Any]) -> None:
-        """FewshotError where the best checkpoint so far is damaged, which else the test would find; where it was
-        removed, the best of what comes counts."""
-        folder, best = self.folder.checkpoints, progress["best"]
-        present = checkpoint.steps(folder)
-        progress["kept"] = [row for row in progress.get("kept", ()) if row["step"] in present]
-        if best is None or best["step"] == step:
-            return
-        if best["step"] in present:
-            checkpoint.load(folder, best["step"])
-            return
-        log.warning("%s has no checkpoint of its best step %d; the best of the coming steps counts, else the last is "
-                    "tested", folder, best["step"])  # fmt: skip
-        progress["best"] = None
 
     def profiler(self) -> contextlib.AbstractContextManager[object]:
         """The profiler of the coming steps, if one is wanted."""
