@@ -5,7 +5,7 @@
 32 tasks of 5 images, 64 channels in and out, 3x3, at the sizes of Conv4's four blocks with and without strides. All
 three are launched one after the other, as in MAML's backward pass.
 
-    nchw    torch.conv2d with 32 groups over [5, 32*64, H, W]: what ops/mapped.py does
+    nchw    torch.conv2d with 32 groups over [5, 32*64, H, W]: what ops/conv.py does
     nhwc    the same on channels_last tensors
     gemm    patches by unfold, then one batched matrix product of 32 tasks
 

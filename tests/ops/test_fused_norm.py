@@ -19,7 +19,8 @@ from torch.func import grad, vmap
 from torch.nn.functional import leaky_relu
 
 from fewshot.backbones.conv4 import Conv4, ConvBlock
-from fewshot.ops.mapped import batch_norm, max_pool
+from fewshot.ops.batch_norm import batch_norm
+from fewshot.ops.pool import max_pool
 from fewshot.ops.norm import statistics_from
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fewshot.errors import InputError
 from fewshot.ops import norm
-from fewshot.ops.mapped import Conv2d
+from fewshot.ops.conv import Conv2d
 
 IMAGES, ROWS = (6, 4, 3, 3), (6, 4)
 SAME = {  # ours, PyTorch's, shape of the input

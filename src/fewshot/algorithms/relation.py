@@ -28,7 +28,7 @@ from fewshot.algorithms.base import Algorithm, embed, without_absent
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError, check_choice
 from fewshot.ops import norm
-from fewshot.ops.mapped import max_pool
+from fewshot.ops.pool import max_pool
 from fewshot.ops.similarities import one_hot, product
 
 

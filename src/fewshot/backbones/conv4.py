@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
-from fewshot.ops.mapped import Conv2d, max_pool
+from fewshot.ops.conv import Conv2d
 from fewshot.ops.norm import NORMS, BatchNorm
+from fewshot.ops.pool import max_pool
 
 FUSED = os.environ.get("FEWSHOT_FUSED_NORM") == "1"  # on CUDA: see ops/fused_norm.py, and docs/speed.md for why not
 MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Sigmoid, nn.Tanh)  # their maximum is that of the largest

@@ -8,7 +8,7 @@ from torch.nn.functional import max_pool2d
 
 from fewshot.backbones.conv4 import MaxPool
 from fewshot.errors import InputError
-from fewshot.ops.mapped import Conv2d
+from fewshot.ops.conv import Conv2d
 from fewshot.ops.norm import BatchNorm
 
 

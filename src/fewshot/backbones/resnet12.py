@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from fewshot.errors import InputError
+from fewshot.ops.conv import Conv2d
 from fewshot.ops.dropblock import DropBlock
-from fewshot.ops.mapped import Conv2d, max_pool
 from fewshot.ops.norm import BatchNorm
+from fewshot.ops.pool import max_pool
 
 
 class ResNet12(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from fewshot.errors import InputError
-from fewshot.ops.mapped import Conv2d
+from fewshot.ops.conv import Conv2d
 from fewshot.ops.norm import BatchNorm
 
 

@@ -5,7 +5,7 @@ For a GPU, where the parts are short kernels that read and write the same images
 it. The derivative is a second kernel and the derivative's own derivative, which second-order MAML takes, a third; there
 is no fourth. What is chosen in a window is found again in each of them rather than stored.
 
-The form in PyTorch is `mapped.batch_norm`, `mapped.max_pool` and the activation; the tests compare the two. The kernels
+The form in PyTorch is `batch_norm`, `max_pool` and the activation; the tests compare the two. The kernels
 have been run by Triton's interpreter only, so that they are off unless the environment says FEWSHOT_FUSED_NORM=1
 (scripts/bench/gpu.sh measures both). Few channels of many values, as ProtoNet's, keep most of a GPU idle here.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fewshot.ops import fused_norm_kernels as kernels
-from fewshot.ops.mapped import _joined, _mere_shape, _parted
+from fewshot.ops.task_layout import joined, parted, placeholder
 
 LARGEST = 256  # windows at a time
 
@@ -66,7 +66,7 @@ class _NormPool(Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         (eps, slope, side), x = rule, _planes(x)
-        y = _mere_shape((*x.shape[:2], x.shape[2] // side, x.shape[3] // side), x)
+        y = placeholder((*x.shape[:2], x.shape[2] // side, x.shape[3] // side), x)
         mean, inverse = _channels(x, 2)
         shape = x.shape[0], *x.shape[2:]
         _run(kernels.forward, x, side, x, weight, bias, y, mean, inverse, *shape, *_strides(x, y), eps, slope)
@@ -118,7 +118,7 @@ class _NormPoolTwice(Function):
     def forward(v: Tensor, u: Tensor, s: Tensor, gy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         *channels, (_, slope, side) = rest  # weight, bias, mean, inverse, <g x'> n, <g> n
         v, gy, x = (_planes(t) for t in (v, gy, x))
-        by_gy, by_x, (by_weight,) = _mere_shape(tuple(gy.shape), x), torch.empty_like(x), _channels(x, 1)
+        by_gy, by_x, (by_weight,) = placeholder(tuple(gy.shape), x), torch.empty_like(x), _channels(x, 1)
         given = (v, u, s, gy, x, *channels, by_gy, by_x, by_weight, x.shape[0], *x.shape[2:])
         _run(kernels.twice, x, side, *given, *_strides(v, gy, x, by_gy, by_x), slope)
         return by_gy, by_x, by_weight
@@ -139,5 +139,5 @@ class _NormPoolTwice(Function):
 def _mapped(function: Any, tasks: int, in_dims: Any, inputs: Any, out_dims: Any) -> Any:
     """All tasks as channels of one call."""
     *tensors, rule = inputs
-    flat = [_joined(t, axis, tasks) for t, axis in zip(tensors, in_dims, strict=False)]
-    return tuple(_parted(t, tasks) for t in function.apply(*flat, rule)), out_dims
+    flat = [joined(t, axis, tasks) for t, axis in zip(tensors, in_dims, strict=False)]
+    return tuple(parted(t, tasks) for t in function.apply(*flat, rule)), out_dims

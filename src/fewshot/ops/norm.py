@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.errors import InputError
-from fewshot.ops.mapped import Conv2d, batch_norm
+from fewshot.ops.batch_norm import batch_norm
+from fewshot.ops.conv import Conv2d
 
 
 class BatchNorm(nn.Module):

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import conv2d, max_pool2d
 
-from fewshot.ops.mapped import Conv2d, batch_norm, max_pool
+from fewshot.ops.batch_norm import batch_norm
+from fewshot.ops.conv import Conv2d
+from fewshot.ops.pool import max_pool
 
 TASKS, IMAGES, CHANNELS = 5, 4, 3
 
