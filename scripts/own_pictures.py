@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from fewshot.cli.own_pictures import Words, feature_cache
-from fewshot.own_pictures.heads import HEADS, fit
-from fewshot.own_pictures.features import FeatureCache
 from fewshot.folders import class_folder
-from fewshot.pictures import Pictures
+from fewshot.own_pictures.features import FeatureCache
+from fewshot.own_pictures.heads import HEADS, fit
 from fewshot.own_pictures.scores import Z95, accuracy, has_others, scale_of, softmax
 from fewshot.own_pictures.unit_features import Array
+from fewshot.pictures import Pictures
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 DRAWS, SHOTS, SPLITS = 50, (1, 2, 5), 20

@@ -1,7 +1,7 @@
 """The checkpoints of a run: which are kept, which is the best, and how one is saved and found again. Layer 1.
 
-A checkpoint is a folder `<step>/` with the files of `stored_state`. It is written beside its place, synced, and renamed:
-a process killed at any moment leaves whole checkpoints only.
+A checkpoint is a folder `<step>/` with the files of `stored_state`. It is written beside its place, synced and renamed:
+a process that is killed at any moment leaves whole checkpoints only.
 """
 
 import logging

@@ -21,7 +21,7 @@ from torch import Tensor
 from fewshot.decoding import converted, decode_reduced, read
 from fewshot.engine import cores
 from fewshot.engine.progress import Progress
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST, "antialias": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC,
@@ -51,8 +51,7 @@ class Pictures:
     inverted: bool = False
 
     def __post_init__(self) -> None:
-        if self.fit not in ("crop", "squash"):
-            raise InputError(f"fit={self.fit} is unknown; choose crop or squash")
+        check_choice("fit", self.fit, ("crop", "squash"))
 
     @classmethod
     def of_context(cls, context: Mapping[str, Any]) -> Self:

@@ -7,7 +7,7 @@ run needs none.
 import math
 from collections.abc import Callable, Sequence
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_least
 
 Schedule = Callable[[int], float]
 
@@ -36,8 +36,7 @@ def linear(*, steps: int, final: float) -> Schedule:
 
 def decay(*, every: int, gamma: float) -> Schedule:
     """Multiplied by `gamma` every `every` steps (ProtoNet: halved every 2000)."""
-    if every < 1:
-        raise InputError(f"schedule.every={every} is below 1")
+    check_least("trainer.schedule", 1, every=every)
     return lambda step: gamma ** (step // every)
 
 

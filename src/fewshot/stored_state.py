@@ -1,7 +1,7 @@
 """The files of one checkpoint: a tree of tensors and plain values as bytes, and back, hashes verified. Layer 1.
 
-`state.safetensors` has every tensor, `state.json` the tree around them, `manifest.json` size and sha256 of both. Nothing
-is ever unpickled.
+`state.safetensors` has every tensor, `state.json` the tree around them, `manifest.json` size and sha256 of both.
+Nothing is ever unpickled.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ import torch
 from fewshot.algorithms.base import Algorithm
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.profiler import StepProfiler
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, check_above, check_choice, check_least
 from fewshot.held_run import HeldRun
 from fewshot.loggers.base import Logger
 from fewshot.optimizer import make_optimizer
@@ -44,16 +44,11 @@ class Trainer:
         patience: int | None, checkpoint_every: int, test_checkpoint: str, cuda_graph: bool, profile: bool,
         decay_norms: bool = True, rate_factors: Mapping[str, float] | None = None, keep_best: int = 1,
     ) -> None:  # fmt: skip
-        for key, value, least in (("steps", steps, 0), ("log_every", log_every, 1), ("val_every", val_every, 0),
-                                  ("checkpoint_every", checkpoint_every, 1), ("keep_best", keep_best, 1)):  # fmt: skip
-            if value < least:
-                raise InputError(f"trainer.{key}={value} is below {least}")
-        for key, limit in (("gradient_clip", gradient_clip), ("gradient_clip_value", gradient_clip_value),
-                           ("patience", patience)):  # fmt: skip
-            if limit is not None and limit <= 0:
-                raise InputError(f"trainer.{key}={limit} is not above 0; use null for none")
-        if test_checkpoint not in ("best", "last"):
-            raise InputError(f"trainer.test_checkpoint={test_checkpoint} is unknown; choose best or last")
+        check_least("trainer", 0, steps=steps, val_every=val_every)
+        check_least("trainer", 1, log_every=log_every, checkpoint_every=checkpoint_every, keep_best=keep_best)
+        check_above("trainer", 0, gradient_clip=gradient_clip, gradient_clip_value=gradient_clip_value,
+                    patience=patience)  # fmt: skip
+        check_choice("trainer.test_checkpoint", test_checkpoint, ("best", "last"))
         self.steps, self.make_optimizer, self.schedule = steps, optimizer, schedule
         self.decay_norms, self.rate_factors = decay_norms, rate_factors
         self.gradient_clip, self.gradient_clip_value = gradient_clip, gradient_clip_value

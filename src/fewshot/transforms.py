@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice, check_least
 from fewshot.ops import random
 
 CROP_TRIES = 10  # of RandomResizedCrop, as in torchvision
@@ -37,8 +37,7 @@ class Transform:
     per: str = "image"
 
     def __post_init__(self) -> None:
-        if self.per not in ("image", "class"):
-            raise InputError(f"{type(self).__name__}: per={self.per} is unknown; choose image or class")
+        check_choice(f"{type(self).__name__}: per", self.per, ("image", "class"))
 
     @property
     def lane(self) -> int:
@@ -69,8 +68,7 @@ class Augment:
     support_copies: int = 0
 
     def __post_init__(self) -> None:
-        if self.support_copies < 0:
-            raise InputError(f"augment.support_copies={self.support_copies} is below 0; 0 makes no copies")
+        check_least("augment", 0, support_copies=self.support_copies)
         if self.support_copies and not self.support:
             raise InputError(
                 f"augment.support_copies={self.support_copies}, but augment.support has no transforms and the copies "

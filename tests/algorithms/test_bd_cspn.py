@@ -60,5 +60,5 @@ def test_without_pseudo_labels_only_the_shift_is_left() -> None:
 
 
 def test_a_wrong_option_is_named() -> None:
-    with pytest.raises(InputError, match=r"pseudo_labels=-1"):
+    with pytest.raises(InputError, match=r"pseudo_labels=-1 is below 0"):
         bd_cspn(pseudo_labels=-1)

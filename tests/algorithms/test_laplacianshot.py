@@ -84,5 +84,5 @@ def test_the_protocol_says_whether_there_was_a_mean_to_subtract() -> None:
 
 
 def test_a_wrong_option_is_named() -> None:
-    with pytest.raises(InputError, match=r"neighbours=0 1 or more"):
+    with pytest.raises(InputError, match=r"neighbours=0 is below 1"):
         laplacianshot(neighbours=0)

@@ -86,5 +86,5 @@ def test_far_centres_do_not_underflow() -> None:
 
 
 def test_a_wrong_option_is_named() -> None:
-    with pytest.raises(InputError, match=r"scalings=0 1 or more"):
+    with pytest.raises(InputError, match=r"scalings=0 is below 1"):
         pt_map(scalings=0)

@@ -123,5 +123,5 @@ def test_a_wrong_option_is_named() -> None:
         tim(alpha=2.0, solver="alternating")
     with pytest.raises(InputError, match=r"solver=newton is unknown"):
         tim(solver="newton")
-    with pytest.raises(InputError, match=r"alpha=0.0 must be above 0"):
+    with pytest.raises(InputError, match=r"alpha=0.0 is not above 0"):
         tim(alpha=0.0)

@@ -194,9 +194,9 @@ def test_any_number_of_ways() -> None:
     [
         ({"head": "mlp"}, r"algorithm\.head=mlp is unknown; choose linear or cosine"),
         ({"adapt": "body"}, r"algorithm\.adapt=body is unknown; choose head or all"),
-        ({"adapt_steps": -1}, r"algorithm\.adapt_steps=-1, adapt_lr=0\.1; neither may be negative"),
+        ({"adapt_steps": -1}, r"algorithm\.adapt_steps=-1 is below 0"),
         ({"label_smoothing": 1.0}, r"algorithm\.label_smoothing=1\.0 is not in \[0, 1\)"),
-        ({"adapt_lr": -0.1}, r"adapt_lr=-0\.1; neither may be negative"),
+        ({"adapt_lr": -0.1}, r"algorithm\.adapt_lr=-0\.1 is below 0"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

@@ -221,21 +221,21 @@ def test_images_that_vanish() -> None:
 
 @pytest.mark.parametrize("options", [{"filters": 0}, {"blocks": 0}])
 def test_a_net_of_nothing(options: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=r"both must be at least 1"):
+    with pytest.raises(InputError, match=r"backbone\.(filters|blocks)=0 is below 1"):
         conv4(**options)
 
 
 @pytest.mark.parametrize(
     ("key", "among"),
     [
-        ("downsampling", "pool, stride"),
-        ("readout", "flatten, mean, max"),
-        ("norm", "batch, instance, layer, group, none"),
-        ("init", "default, he_fan_out"),
+        ("downsampling", "pool or stride"),
+        ("readout", "flatten, mean or max"),
+        ("norm", "batch, instance, layer, group or none"),
+        ("init", "default or he_fan_out"),
     ],
 )
 def test_unknown_choices(key: str, among: str) -> None:
-    with pytest.raises(InputError, match=f"backbone.{key}=spectral is unknown; choose one of: {among}"):
+    with pytest.raises(InputError, match=f"backbone.{key}=spectral is unknown; choose {among}"):
         conv4(**{key: "spectral"})
 
 

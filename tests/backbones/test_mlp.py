@@ -36,5 +36,5 @@ def test_linear_norm_relu(norm: str) -> None:
 
 
 def test_unknown_norm() -> None:
-    with pytest.raises(InputError, match=r"backbone\.norm=layer is unknown to the mlp; choose batch or none"):
+    with pytest.raises(InputError, match=r"backbone\.norm=layer is unknown; choose batch or none"):
         MLP((1, 4, 4), widths=[3], norm="layer")

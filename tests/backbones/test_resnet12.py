@@ -139,7 +139,7 @@ def test_channels_last_in_bf16_is_near_float32() -> None:
         ({"dropout": 1.0}, r"backbone.dropout=1.0 is not in \[0, 1\)"),
         ({"dropblock": -0.1}, r"backbone.dropblock=-0.1 is not in \[0, 1\)"),
         ({"slope": -1.0}, r"backbone.slope=-1.0 is not in \[0, 1\)"),
-        ({"dropblock_size": 0}, "backbone.dropblock_size=0, dropblock_steps=40000; both are 1 or more"),
+        ({"dropblock_size": 0}, "backbone.dropblock_size=0 is below 1"),
         ({"image_shape": (3, 8, 32)}, "halves an image four times, these are 8x32; use 16 pixels or more"),
     ],
 )

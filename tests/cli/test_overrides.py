@@ -57,7 +57,7 @@ from fewshot.errors import InputError
         ),
         ("backbone=mlp backbone.widths=[8,a]", "backbone.widths=[8, 'a'] has a text in it, expected what is in the"),
         ("backbone=mlp backbone.widths=[8,0.5]", "backbone.widths=[8, 0.5] has a number in it"),
-        ("trainer.optimizer.betas=[null,0.9]", "trainer.optimizer.betas=[None, 0.9] has nothing in it"),
+        ("trainer.optimizer.betas=[null,0.9]", "trainer.optimizer.betas=[None, 0.9] has null in it"),
         ("trainer.schedule=decay", "chosen by trainer/schedule=decay"),
         ("trainer.optimizer=null", "trainer.optimizer=null is null, expected a group of keys"),
         ("paper.accuracy=98", "'paper' is null and has no keys to set"),
@@ -88,7 +88,7 @@ def test_refused(tmp_path: Path, words: str, message: str) -> None:
         ("trainer.optimizer.betas=[0.9]", "trainer.optimizer: its values do not fit (IndexError('list index out of"),
         (
             "logger=wandb logger.wandb.mode=onlin",
-            "logger.wandb.mode=onlin is unknown; use one of auto, online, offline, disabled",
+            "logger.wandb.mode=onlin is unknown; choose auto, online, offline or disabled",
         ),
         ("algorithm.inner_rate=fast", "inner_rate=fast"),
         ("trainer/schedule=milestones trainer.schedule.at=[2,1]", "milestones rise from above 0"),

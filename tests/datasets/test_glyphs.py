@@ -177,9 +177,9 @@ def test_a_second_opening_draws_nothing(data: ImageSet, prepared: str) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"split": "random"}, "dataset.split=random of 'glyphs'; it can be script"),
-        ({"rotations": "all"}, "dataset.rotations=all of 'glyphs'; it can be none, task, classes"),
-        ({"size": 29}, "dataset.size=29 of 'glyphs'; it can be 28, 32, 64, 84"),
+        ({"split": "random"}, "dataset.split=random is unknown; choose script"),
+        ({"rotations": "all"}, "dataset.rotations=all is unknown; choose none, task or classes"),
+        ({"size": 29}, "dataset.size=29 is unknown; choose 28, 32, 64 or 84"),
     ],
 )
 def test_an_unknown_option_is_answered_with_those_there_are(option: dict[str, Any], message: str) -> None:

@@ -224,9 +224,9 @@ def test_the_yaml_file_has_the_constructors_parameters_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"split": "vinyal"}, "dataset.split=vinyal of 'omniglot'; it can be vinyals, random, lake"),
-        ({"rotations": "all"}, "dataset.rotations=all .* none, task, classes"),
-        ({"resize": "bicubic"}, "dataset.resize=bicubic .* nearest, antialias"),
+        ({"split": "vinyal"}, "dataset.split=vinyal is unknown; choose vinyals, random or lake"),
+        ({"rotations": "all"}, "dataset.rotations=all is unknown; choose none, task or classes"),
+        ({"resize": "bicubic"}, "dataset.resize=bicubic is unknown; choose nearest or antialias"),
         ({"size": 0}, "dataset.size=0 .* 1 to 105"),
         ({"size": 106}, "dataset.size=106 .* 1 to 105"),
     ],

@@ -273,7 +273,7 @@ def test_disabled_leaves_no_trace(tmp_path, capfd, monkeypatch):
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(InputError, match="mode=onlin is unknown; use one of auto, online, offline, disabled"):
+    with pytest.raises(InputError, match="mode=onlin is unknown; choose auto, online, offline or disabled"):
         Wandb(mode="onlin")
 
 

@@ -20,8 +20,8 @@ from torch.nn.functional import leaky_relu
 
 from fewshot.backbones.conv4 import Conv4, ConvBlock
 from fewshot.ops.batch_norm import batch_norm
-from fewshot.ops.pool import max_pool
 from fewshot.ops.norm import statistics_from
+from fewshot.ops.pool import max_pool
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"

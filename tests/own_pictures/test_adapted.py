@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from test_classifier import PICTURES, made, pictures
 
-from fewshot.own_pictures.adapted import Adapted
 from fewshot.errors import InputError
+from fewshot.own_pictures.adapted import Adapted
 from fewshot.own_pictures.features import FeatureCache
 
 Y = np.array([2, 0, 2, 0, 1, 1])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.image_input import ImageInput
-from fewshot.own_pictures.heads import fit
 from fewshot.own_pictures.fine_tuned import FineTuned, fine_tune, last_layers
 from fewshot.own_pictures.fitted import HeadOnNetwork
+from fewshot.own_pictures.heads import fit
 from fewshot.own_pictures.with_head import WithHead
 
 Y = np.array([0, 1, 2, 0, 1, 2, 0, 1])

@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import check_above, check_least
 from fewshot.ops.similarities import cosines
 
 
@@ -36,10 +36,8 @@ class BDCSPN(EmbeddingHead):
         label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
-        if scale <= 0 or (pseudo_labels is not None and pseudo_labels < 0):
-            raise InputError(
-                f"algorithm.scale={scale} must be above 0, algorithm.pseudo_labels={pseudo_labels} not below"
-            )
+        check_above("algorithm", 0, scale=scale)
+        check_least("algorithm", 0, pseudo_labels=pseudo_labels)
         self.scale, self.pseudo_labels = scale, pseudo_labels
 
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:

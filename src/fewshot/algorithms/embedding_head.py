@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm, State, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
-from fewshot.errors import InputError
-from fewshot.ops.similarities import full_precision
+from fewshot.errors import InputError, check_share
+from fewshot.ops.similarities import full_precision, one_hot
 
 AVERAGED = 100  # mini-batches over which the mean embedding is computed
 
@@ -51,8 +51,7 @@ class EmbeddingHead(Algorithm):
         self, backbone: nn.Module, *, train_classes: int, stream: Minibatches, label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"algorithm.label_smoothing={label_smoothing} is not in [0, 1)")
+        check_share("algorithm", label_smoothing=label_smoothing)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         features: int = backbone.out_features  # type: ignore[assignment]
         self.classifier = nn.Linear(features, train_classes)
@@ -72,8 +71,7 @@ class EmbeddingHead(Algorithm):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
         z = embed(self.backbone, support_x)
-        onehot = support_y[..., None] == torch.arange(ways, device=z.device)
-        return Support(z, onehot.to(z.dtype))
+        return Support(z, one_hot(support_y, ways, z.dtype))
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         z = embed(self.backbone, query_x)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError
+from fewshot.errors import check_above, check_least
 from fewshot.ops.similarities import class_means, one_hot, product, squared_distances
 
 
@@ -33,11 +33,8 @@ class FEAT(Algorithm):
         attention_dropout: float, dropout: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        if temperature <= 0 or aux_temperature <= 0 or balance < 0:
-            raise InputError(
-                f"algorithm.temperature={temperature}, algorithm.aux_temperature={aux_temperature}, "
-                f"algorithm.balance={balance}; the first two must be above 0, the third not below"
-            )
+        check_above("algorithm", 0, temperature=temperature, aux_temperature=aux_temperature)
+        check_least("algorithm", 0, balance=balance)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.stream, self.temperature, self.aux_temperature = stream, temperature, aux_temperature
         self.balance = balance

@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import check_least
 from fewshot.ops.similarities import cosines, squared_distances
 
 
@@ -35,11 +35,8 @@ class LaplacianShot(EmbeddingHead):
         laplacian: float, neighbours: int, steps: int, label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
-        if laplacian < 0 or neighbours < 1 or steps < 0:
-            raise InputError(
-                f"algorithm.laplacian={laplacian} and algorithm.steps={steps} must be 0 or more, "
-                f"algorithm.neighbours={neighbours} 1 or more"
-            )
+        check_least("algorithm", 0, laplacian=laplacian, steps=steps)
+        check_least("algorithm", 1, neighbours=neighbours)
         self.subtracts_mean, self.scale, self.steps = centre, scale, steps
         self.laplacian, self.neighbours = laplacian, neighbours
 

@@ -17,21 +17,18 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import Linear, LinearHead
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import check_above
 
 NEWTON_STEPS, CG_STEPS, HALVINGS = 30, 100, 20
 TOLERANCE = 1e-6  # of the gradient, and of the remainder of a linear system, relative to their first
 
 
 class LogisticRegression(LinearHead):
-    fixed_features = True
-
     def __init__(
         self, backbone: Module, *, train_classes: int, stream: Minibatches, label_smoothing: float = 0.0, C: float
     ) -> None:
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
-        if C <= 0:
-            raise InputError(f"algorithm.C={C} is not above 0; it is the weight of the data against |W|^2")
+        check_above("algorithm", 0, C=C)
         self.C = C
 
     def transformed(self, z: Tensor) -> Tensor:

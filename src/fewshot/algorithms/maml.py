@@ -32,7 +32,7 @@ from fewshot.algorithms.base import Algorithm
 from fewshot.algorithms.chunks import in_chunks
 from fewshot.algorithms.heads import make_head
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import InputError, check_above, check_choice, check_least
 from fewshot.ops import norm
 from fewshot.ops.inner_optimizers import Direction, direction
 from fewshot.ops.inner_rates import inner_rates
@@ -53,15 +53,9 @@ class MAML(Algorithm):
         check_choice("algorithm.adapt", adapt, ("all", "head", "body"))
         check_choice("algorithm.loss_reduction", loss_reduction, ("mean", "sum_over_shot"))
         check_choice("algorithm.inner_optimizer", inner_optimizer, ("sgd", "adam"))
-        if inner_clip is not None and inner_clip <= 0:
-            raise InputError(f"algorithm.inner_clip={inner_clip} is not above 0; use null for none")
-        if inner_steps < 1 or eval_inner_steps < 0:
-            raise InputError(
-                f"algorithm.inner_steps={inner_steps}, eval_inner_steps={eval_inner_steps}; "
-                f"they must be at least 1 and 0"
-            )
-        if task_chunk is not None and task_chunk < 1:
-            raise InputError(f"algorithm.task_chunk={task_chunk} is below 1; use null for all tasks at once")
+        check_above("algorithm", 0, inner_clip=inner_clip)
+        check_least("algorithm", 1, inner_steps=inner_steps, task_chunk=task_chunk)
+        check_least("algorithm", 0, eval_inner_steps=eval_inner_steps)
         if head_init == "zero" and adapt == "body":
             raise InputError("algorithm.head_init=zero with adapt=body learns nothing: the head stays zero")
         width: int = backbone.out_features  # type: ignore[assignment]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError
+from fewshot.errors import check_above, check_least
 from fewshot.ops.similarities import cosines, one_hot, product
 
 
@@ -41,10 +41,8 @@ class MatchingNet(Algorithm):
         self, backbone: nn.Module, *, stream: Episodes, scale: float, full_context: bool, attention_steps: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        if scale <= 0 or attention_steps < 1:
-            raise InputError(
-                f"algorithm.scale={scale} must be above 0, algorithm.attention_steps={attention_steps} at least 1"
-            )
+        check_above("algorithm", 0, scale=scale)
+        check_least("algorithm", 1, attention_steps=attention_steps)
         width: int = backbone.out_features  # type: ignore[assignment]
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.stream, self.scale = stream, scale

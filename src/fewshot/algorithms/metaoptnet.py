@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm, embed
 from fewshot.episode import Episodes
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import check_above, check_choice, check_least
 from fewshot.ops.ridge import ridge
 from fewshot.ops.similarities import one_hot, product
 from fewshot.ops.svm import crammer_singer
@@ -37,11 +37,8 @@ class MetaOptNet(Algorithm):
     ) -> None:  # fmt: skip
         super().__init__()
         check_choice("algorithm.head", head, ("svm", "ridge"))
-        if c <= 0 or penalty <= 0 or iterations < 1:
-            raise InputError(
-                f"algorithm.c={c}, algorithm.penalty={penalty}, algorithm.iterations={iterations}; "
-                f"the first two must be above 0, the third at least 1"
-            )
+        check_above("algorithm", 0, c=c, penalty=penalty)
+        check_least("algorithm", 1, iterations=iterations)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.stream, self.head, self.c, self.iterations, self.penalty = stream, head, c, iterations, penalty
         self.unequal_tasks = head == "ridge"  # to the svm a row without a label leaves no room inside its bounds

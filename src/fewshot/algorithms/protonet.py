@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import check_above, check_choice
 from fewshot.ops.similarities import class_means, cosines, distances, squared_distances
 
 
@@ -33,8 +33,7 @@ class ProtoNet(Algorithm):
     def __init__(self, backbone: nn.Module, *, stream: Episodes, distance: str, temperature: float) -> None:
         super().__init__()
         check_choice("algorithm.distance", distance, ("squared_euclidean", "euclidean", "cosine"))
-        if temperature <= 0:
-            raise InputError(f"algorithm.temperature={temperature} is not above 0; its logarithm is learned")
+        check_above("algorithm", 0, temperature=temperature)  # its logarithm is learned
         self.backbone = backbone.to(memory_format=torch.channels_last)  # the faster layout without vmap
         self.stream, self.distance = stream, distance
         if distance == "cosine":

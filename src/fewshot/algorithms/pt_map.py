@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import check_above, check_least
 from fewshot.ops.similarities import squared_distances
 
 
@@ -34,11 +34,9 @@ class PTMAP(EmbeddingHead):
         scalings: int, rate: float, steps: int, label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
-        if power <= 0 or sinkhorn <= 0 or scalings < 1 or steps < 0:
-            raise InputError(
-                f"algorithm.power={power} and algorithm.sinkhorn={sinkhorn} must be above 0, "
-                f"algorithm.scalings={scalings} 1 or more, algorithm.steps={steps} 0 or more"
-            )
+        check_above("algorithm", 0, power=power, sinkhorn=sinkhorn)
+        check_least("algorithm", 1, scalings=scalings)
+        check_least("algorithm", 0, steps=steps)
         self.power, self.sinkhorn, self.scalings, self.rate, self.steps = power, sinkhorn, scalings, rate, steps
 
     def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError
+from fewshot.errors import check_above
 from fewshot.ops.ridge import ridge
 from fewshot.ops.similarities import one_hot, product
 
@@ -33,8 +33,7 @@ class R2D2(Algorithm):
         self, backbone: nn.Module, *, stream: Episodes, penalty: float, learn_penalty: bool, scale: float
     ) -> None:
         super().__init__()
-        if penalty <= 0:
-            raise InputError(f"algorithm.penalty={penalty} is not above 0: (1) would not have one solution")
+        check_above("algorithm", 0, penalty=penalty)  # else (1) has more than one solution
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.stream = stream
         self.log_penalty = nn.Parameter(torch.tensor(math.log(penalty)), requires_grad=learn_penalty)

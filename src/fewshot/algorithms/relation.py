@@ -26,7 +26,7 @@ from torch.nn.functional import conv2d, relu
 
 from fewshot.algorithms.base import Algorithm, embed, without_absent
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import InputError, check_choice, check_least
 from fewshot.ops import norm
 from fewshot.ops.pool import max_pool
 from fewshot.ops.similarities import one_hot, product
@@ -93,8 +93,7 @@ class RelationModule(nn.Module):
 
     def __init__(self, map_shape: tuple[int, int, int], *, filters: int, hidden: int, padding: int) -> None:
         super().__init__()
-        if min(filters, hidden) < 1:
-            raise InputError(f"algorithm.filters={filters}, algorithm.hidden={hidden}; both must be at least 1")
+        check_least("algorithm", 1, filters=filters, hidden=hidden)
         channels, *size = map_shape
         options: dict[str, Any] = {"kernel_size": 3, "padding": padding, "bias": False}  # a norm would take the bias
         self.first, self.second = nn.Conv2d(2 * channels, filters, **options), nn.Conv2d(filters, filters, **options)

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import InputError, check_choice, check_least
 from fewshot.ops import random
 from fewshot.ops.adam import Adam
 from fewshot.ops.dropblock import Scheduled
@@ -52,11 +52,8 @@ class Reptile(Algorithm):
     ) -> None:  # fmt: skip
         super().__init__()
         check_choice("algorithm.norm_statistics", norm_statistics, ("support_and_query", "batch", "support"))
-        if min(inner_steps, inner_batch, eval_inner_batch) < 1 or eval_inner_steps < 0:
-            raise InputError(
-                f"algorithm.inner_steps={inner_steps}, inner_batch={inner_batch}, eval_inner_batch={eval_inner_batch} "
-                f"must be at least 1, eval_inner_steps={eval_inner_steps} at least 0"
-            )
+        check_least("algorithm", 1, inner_steps=inner_steps, inner_batch=inner_batch, eval_inner_batch=eval_inner_batch)
+        check_least("algorithm", 0, eval_inner_steps=eval_inner_steps)
         self.backbone, self.stream, self.inner_lr = backbone, stream, inner_lr
         self.inner_steps, self.inner_batch = inner_steps, inner_batch
         self.eval_inner_steps, self.eval_inner_batch = eval_inner_steps, eval_inner_batch

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import Linear, LinearHead
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import check_above
 
 GRID = tuple(10 ** (k / 2) for k in range(-8, 3))  # strengths, as multiples of the mean of A's squared rows
 
@@ -38,21 +38,12 @@ class Fit(NamedTuple):
 
 
 class Ridge(LinearHead):
-    fixed_features = True
-
     def __init__(
-        self,
-        backbone: Module,
-        *,
-        train_classes: int,
-        stream: Minibatches,
-        label_smoothing: float = 0.0,
-        scale: float,
-        square_root: bool,
-    ) -> None:
+        self, backbone: Module, *, train_classes: int, stream: Minibatches, label_smoothing: float = 0.0,
+        scale: float, square_root: bool,
+    ) -> None:  # fmt: skip
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
-        if scale <= 0:
-            raise InputError(f"algorithm.scale={scale} is not above 0")
+        check_above("algorithm", 0, scale=scale)
         self.scale, self.square_root = scale, square_root
 
     def transformed(self, z: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import InputError, check_above, check_choice, check_least
 from fewshot.ops.adam import minimise
 from fewshot.ops.similarities import squared_distances
 
@@ -41,8 +41,8 @@ class TIM(EmbeddingHead):
         check_choice("algorithm.solver", solver, ("gradient", "alternating"))
         if solver == "alternating" and alpha != 1:
             raise InputError(f"algorithm.alpha={alpha} has no alternating updates; set algorithm.solver=gradient")
-        if alpha <= 0 or steps < 0:
-            raise InputError(f"algorithm.alpha={alpha} must be above 0 and algorithm.steps={steps} not below 0")
+        check_above("algorithm", 0, alpha=alpha)
+        check_least("algorithm", 0, steps=steps)
         self.solver, self.steps, self.lr, self.temperature = solver, steps, lr, temperature
         self.weights, self.alpha = (cross_entropy, marginal, conditional), alpha
         self.assumes = "equally many of each class" if alpha == 1 else "nothing: alpha-entropies allow imbalance"
@@ -54,9 +54,10 @@ class TIM(EmbeddingHead):
             for _ in range(self.steps):
                 w = self.alternated(w, support, onehot, query)
         else:
-            w = minimise(lambda p: self.loss(p["w"], support, onehot, query), {"w": w}, steps=self.steps, lr=self.lr)[
-                "w"
-            ]
+            moved = minimise(
+                lambda p: self.loss(p["w"], support, onehot, query), {"w": w}, steps=self.steps, lr=self.lr
+            )
+            w = moved["w"]
         return self.logits(query, w)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ from torch.nn.functional import cross_entropy, linear, normalize
 from fewshot.algorithms.base import State, embed
 from fewshot.algorithms.embedding_head import EmbeddingHead, prototypes
 from fewshot.episode import Minibatches
-from fewshot.errors import InputError
+from fewshot.errors import check_least
 from fewshot.ops import norm
 from fewshot.ops.adam import Adam
+from fewshot.ops.similarities import one_hot
 from fewshot.ops.tasks import Params, map_tasks, model_features
 
 
@@ -46,8 +47,7 @@ class TransductiveFinetuning(EmbeddingHead):
         label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(backbone, train_classes=train_classes, stream=stream, label_smoothing=label_smoothing)
-        if steps < 0:
-            raise InputError(f"algorithm.steps={steps} is below 0; choose 0 or more")
+        check_least("algorithm", 0, steps=steps)
         norm.refuse_tracking(backbone)
         self.steps, self.lr = steps, lr
         self.shapes = {n: p.shape for n, p in self.named_parameters()}
@@ -55,8 +55,7 @@ class TransductiveFinetuning(EmbeddingHead):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> State:
         z = self.classifier(embed(self.backbone, support_x)).relu().to(self.classifier.weight.dtype)
-        onehot = (support_y[..., None] == torch.arange(ways, device=z.device)).to(z.dtype)
-        return Task(support_x, support_y, normalize(prototypes(z, onehot), dim=-1))  # (1)
+        return Task(support_x, support_y, normalize(prototypes(z, one_hot(support_y, ways, z.dtype)), dim=-1))  # (1)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         weight = state.weight

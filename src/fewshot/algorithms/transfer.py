@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.algorithms.base import Algorithm, embed
 from fewshot.episode import Batch, Minibatch, Minibatches, StepOutput
-from fewshot.errors import InputError, check_choice
+from fewshot.errors import check_choice, check_least, check_share
 from fewshot.ops import norm
 from fewshot.ops.similarities import class_means, cosines, product
 from fewshot.ops.tasks import Params, map_tasks, model_features
@@ -38,10 +38,8 @@ class Transfer(Algorithm):
         super().__init__()
         check_choice("algorithm.head", head, ("linear", "cosine"))
         check_choice("algorithm.adapt", adapt, ("head", "all"))
-        if adapt_steps < 0 or adapt_lr < 0:
-            raise InputError(f"algorithm.adapt_steps={adapt_steps}, adapt_lr={adapt_lr}; neither may be negative")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"algorithm.label_smoothing={label_smoothing} is not in [0, 1)")
+        check_least("algorithm", 0, adapt_steps=adapt_steps, adapt_lr=adapt_lr)
+        check_share("algorithm", label_smoothing=label_smoothing)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.classifier = nn.Linear(backbone.out_features, train_classes)  # type: ignore[arg-type]
         self.classifier.bias.requires_grad_(head == "linear")  # cosines have none

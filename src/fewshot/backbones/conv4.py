@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice, check_least
 from fewshot.ops.conv import Conv2d
 from fewshot.ops.norm import NORMS, BatchNorm
 from fewshot.ops.pool import max_pool
@@ -49,12 +49,11 @@ class Conv4(nn.Module):
         init: str = "default",
     ) -> None:
         super().__init__()
-        if filters < 1 or blocks < 1:
-            raise InputError(f"backbone.filters={filters}, backbone.blocks={blocks}; both must be at least 1")
-        _choose("downsampling", downsampling, ("pool", "stride"))
-        _choose("readout", readout, ("flatten", "mean", "max"))
-        _choose("norm", norm, tuple(NORMS))
-        _choose("init", init, ("default", "he_fan_out"))
+        check_least("backbone", 1, filters=filters, blocks=blocks)
+        check_choice("backbone.downsampling", downsampling, ("pool", "stride"))
+        check_choice("backbone.readout", readout, ("flatten", "mean", "max"))
+        check_choice("backbone.norm", norm, tuple(NORMS))
+        check_choice("backbone.init", init, ("default", "he_fan_out"))
         for key, value in (("downsamplings", downsamplings), ("unpadded", unpadded)):
             if value is not None and not 0 <= value <= blocks:
                 raise InputError(f"backbone.{key}={value} of {blocks} blocks; choose 0 to {blocks}")
@@ -159,8 +158,3 @@ def _he_fan_out(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, mode="fan_out")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-
-
-def _choose(name: str, value: str, among: tuple[str, ...]) -> None:
-    if value not in among:
-        raise InputError(f"backbone.{name}={value} is unknown; choose one of: {', '.join(among)}")

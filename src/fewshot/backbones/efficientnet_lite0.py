@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.image_input import ImageInput, package
-from fewshot.errors import InputError
+from fewshot.errors import check_choice
 from fewshot.ops.norm import convert
 
 SIZE = 224  # its padding is laid out for this size
@@ -27,8 +27,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, *, weights: str) -> None:
         super().__init__()
-        if weights not in ("default", "none"):
-            raise InputError(f"backbone.weights={weights} is unknown; choose default or none")
+        check_choice("backbone.weights", weights, ("default", "none"))
         code = package("efficientnet_lite_pytorch", "pretrained", "efficientnet_lite0")
         network = code.EfficientNet.from_name("efficientnet-lite0")
         if weights == "default":

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from torch import Tensor, nn, tensor
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_least
 
 
 class ImageInput(nn.Module):
@@ -24,8 +24,7 @@ class ImageInput(nn.Module):
         self, *, size: int, resize: int, interpolation: str, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise InputError(f"backbone.size={size} is below 1; null takes the network's own")
+        check_least("backbone", 1, size=size)
         self.size, self.resize = size, resize
         self.interpolation = interpolation if interpolation == "bicubic" else "bilinear"
         self.register_buffer("mean", tensor(mean).view(3, 1, 1), persistent=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 from fewshot.ops.norm import NORMS
 
 
@@ -14,8 +14,7 @@ class MLP(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], *, widths: Sequence[int], norm: str) -> None:
         super().__init__()
-        if norm not in ("batch", "none"):
-            raise InputError(f"backbone.norm={norm} is unknown to the mlp; choose batch or none")
+        check_choice("backbone.norm", norm, ("batch", "none"))
         if not widths or min(widths) < 1:
             raise InputError(f"backbone.widths={list(widths)}; give the width of each layer, 1 at least")
         layers: list[nn.Module] = [nn.Flatten()]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from fewshot.backbones.conv4 import MaxPool
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_share
 from fewshot.ops.conv import Conv2d
 from fewshot.ops.norm import BatchNorm
 
@@ -25,8 +25,7 @@ class R2D2Net(nn.Module):
         channels, height, width = image_shape
         if len(widths) != 4 or min(widths) < 1:
             raise InputError(f"backbone.widths={list(widths)}; the network has four blocks of at least one channel")
-        if not 0 <= dropout < 1:
-            raise InputError(f"backbone.dropout={dropout} is not in [0, 1)")
+        check_share("backbone", dropout=dropout)
         if min(height, width) < 16:
             raise InputError(f"r2d2_net pools an image four times, these are {height}x{width}; use 16 pixels or more")
         pools = [MaxPool(), MaxPool(), MaxPool(), OverlappingMaxPool()]

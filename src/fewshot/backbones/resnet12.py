@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice, check_least, check_share
 from fewshot.ops.conv import Conv2d
 from fewshot.ops.dropblock import DropBlock
 from fewshot.ops.norm import BatchNorm
@@ -30,22 +30,14 @@ class ResNet12(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         channels, height, width = image_shape
-        if readout not in ("mean", "flatten"):
-            raise InputError(f"backbone.readout={readout} is unknown; choose mean or flatten")
+        check_choice("backbone.readout", readout, ("mean", "flatten"))
         if len(widths) != 4 or min(widths) < 1:
             raise InputError(f"backbone.widths={list(widths)}; ResNet-12 has four blocks of at least one channel")
-        for key, value, least, below in (
-            ("dropout", dropout, 0, 1),
-            ("dropblock", dropblock, 0, 1),
-            ("slope", slope, 0, 1),
-        ):
-            if not least <= value < below:
-                raise InputError(f"backbone.{key}={value} is not in [{least}, {below})")
+        check_share("backbone", dropout=dropout, dropblock=dropblock, slope=slope)
         if min(height, width) < 16:
             raise InputError(f"ResNet-12 halves an image four times, these are {height}x{width}; use 16 pixels or more")
         size = dropblock_size if dropblock_size is not None else 5 if min(height, width) >= 64 else 2
-        if size < 1 or dropblock_steps < 1:
-            raise InputError(f"backbone.dropblock_size={size}, dropblock_steps={dropblock_steps}; both are 1 or more")
+        check_least("backbone", 1, dropblock_size=size, dropblock_steps=dropblock_steps)
         drops: list[nn.Module] = [nn.Dropout(dropout) for _ in range(2)]
         drops += [DropBlock(rate=dropblock, size=size, ramp=dropblock_steps) for _ in range(2)]
         inputs = [channels, *widths[:3]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.image_input import ImageInput, package
-from fewshot.errors import InputError
+from fewshot.errors import InputError, first_line
 from fewshot.ops.norm import convert
 
 
@@ -41,7 +41,7 @@ class TimmBackbone(nn.Module):
             with torch.no_grad():
                 self.out_features = self.eval()(torch.zeros(1, 3, own, own)).shape[1]
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"backbone.size={own} does not fit {model}: {_first_line(error)}") from error
+            raise InputError(f"backbone.size={own} does not fit {model}: {first_line(error)}") from error
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ def _build(name: str, weights: str, size: int | None) -> nn.Module:
         network = timm.create_model(name, pretrained=weights == "default")
     except Exception as error:
         if weights != "default":
-            raise InputError(f"timm cannot make {name}: {_first_line(error)}") from error
+            raise InputError(f"timm cannot make {name}: {first_line(error)}") from error
         raise InputError(
-            f"cannot fetch timm's weights of {name} ({_first_line(error)}); download them elsewhere and set "
+            f"cannot fetch timm's weights of {name} ({first_line(error)}); download them elsewhere and set "
             f"backbone.weights=/path/to/file.safetensors, or backbone.weights=none"
         ) from error
     classifier = network.pretrained_cfg["classifier"]
@@ -86,7 +86,7 @@ def load(network: nn.Module, path: Path, classifier: str | tuple[str, ...]) -> N
         known = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         found = known(found, network) if known else found  # the names that the model's authors gave
     except Exception as error:
-        raise InputError(f"{path} is not a state dict of {type(network).__name__}: {_first_line(error)}") from error
+        raise InputError(f"{path} is not a state dict of {type(network).__name__}: {first_line(error)}") from error
     heads = (classifier,) if isinstance(classifier, str) else classifier
     heads = tuple(f"{head}." for head in heads)
     found = {key: value for key, value in found.items() if not key.startswith(heads)}
@@ -103,7 +103,3 @@ def load(network: nn.Module, path: Path, classifier: str | tuple[str, ...]) -> N
     if wrong:
         raise InputError(f"the weights of {path} do not fit {type(network).__name__}: {'; '.join(wrong)}")
     network.load_state_dict(found)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

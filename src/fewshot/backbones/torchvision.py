@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, first_line
 from fewshot.ops.norm import convert
 
 
@@ -74,7 +74,7 @@ def _build(name: str, weights: str) -> nn.Module:
         try:
             network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         except Exception as error:
-            raise InputError(f"{weights} is not a state dict of {name}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{weights} is not a state dict of {name}: {first_line(error)}") from error
     return network
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_share
 from fewshot.ops.conv import Conv2d
 from fewshot.ops.norm import BatchNorm
 
@@ -25,8 +25,7 @@ class WideResNet(nn.Module):
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or widen < 1:
             raise InputError(f"backbone.depth={depth}, widen={widen}; depth is 6n + 4 (10, 16, ...), widen 1 or more")
-        if not 0 <= dropout < 1:
-            raise InputError(f"backbone.dropout={dropout} is not in [0, 1)")
+        check_share("backbone", dropout=dropout)
         channels = 16
         self.stem = Conv2d(image_shape[0], channels, 3, padding=1, bias=bias)
         blocks = []

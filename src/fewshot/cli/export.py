@@ -22,8 +22,8 @@ def main(argv: list[str]) -> int:
     import numpy as np
 
     from fewshot import __version__
-    from fewshot.own_pictures import exported
     from fewshot.decoding import decode, read
+    from fewshot.own_pictures import exported
     from fewshot.own_pictures.prediction import learn
     from fewshot.own_pictures.scores import accuracy, has_others, scale_of, softmax
 

@@ -66,8 +66,7 @@ class Words:
         for needed, like in self.needed.items():
             if not keys[needed]:
                 raise InputError(f"{verb} needs {needed}={like}; see fewshot {verb} --help")
-        if keys["unreadable"] not in ("error", "skip"):
-            raise InputError(f"unreadable={keys['unreadable']} is unknown; choose error or skip")
+        check_choice("unreadable", keys["unreadable"], ("error", "skip"))
         for key, kind, like in (("unknown", float, "a number such as 0.05"), ("threads", int, "a whole number")):
             try:
                 keys[key] = None if keys.get(key) is None else kind(keys[key])
@@ -93,10 +92,10 @@ def feature_cache(words: Words) -> "FeatureCache":
 
 
 def _of_run(words: Words) -> "FeatureCache":
-    from fewshot.own_pictures.adapted import Adapted
     from fewshot.cli.compose import compose
     from fewshot.cli.evaluate import offer_run
     from fewshot.cli.overrides import override
+    from fewshot.own_pictures.adapted import Adapted
     from fewshot.own_pictures.features import FeatureCache
     from fewshot.run_folder import RunFolder
     from fewshot.trained import restore
@@ -118,8 +117,8 @@ def _pretrained(words: Words) -> "FeatureCache":
     import hashlib
 
     from fewshot.cli.compose import compose
-    from fewshot.own_pictures.heads import HEADS
     from fewshot.own_pictures.features import FeatureCache
+    from fewshot.own_pictures.heads import HEADS
     from fewshot.own_pictures.with_head import WithHead
 
     keys = words.keys

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from fewshot.datasets import cache, turned
 from fewshot.datasets.base import ImageSet
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, check_choice
 
 NAME = "glyphs"
 OPTIONS: dict[str, tuple[str | int, ...]] = {
@@ -86,9 +86,7 @@ class Glyphs:
 
     def __post_init__(self) -> None:
         for key, options in OPTIONS.items():
-            if getattr(self, key) not in options:
-                allowed = ", ".join(map(str, options))
-                raise InputError(f"dataset.{key}={getattr(self, key)} of '{NAME}'; it can be {allowed}")
+            check_choice(f"dataset.{key}", getattr(self, key), options)
 
     def load(self) -> ImageSet:
         """The data set; the first time it is drawn (some seconds)."""

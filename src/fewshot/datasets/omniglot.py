@@ -33,7 +33,7 @@ from PIL import Image, UnidentifiedImageError
 from fewshot.datasets import archive, cache, turned
 from fewshot.datasets.archive import Published
 from fewshot.datasets.base import ImageSet
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 
 NAME = "omniglot"
 DRAWERS = 20
@@ -110,8 +110,7 @@ class Omniglot:
 
     def __post_init__(self) -> None:
         for key, options in OPTIONS.items():
-            if getattr(self, key) not in options:
-                raise InputError(f"dataset.{key}={getattr(self, key)} of '{NAME}'; it can be {', '.join(options)}")
+            check_choice(f"dataset.{key}", getattr(self, key), options)
         if not 1 <= self.size <= SIDE:
             raise InputError(f"dataset.size={self.size} of '{NAME}'; it can be 1 to {SIDE}, the original's")
 

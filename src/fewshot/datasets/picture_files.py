@@ -13,12 +13,11 @@ from torch import Tensor
 from fewshot.copies import Copies
 from fewshot.datasets.cache import Write
 from fewshot.datasets.duplicates import digest
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 from fewshot.pictures import Box, Pictures
 
 CHUNK = 16 << 20  # bytes of images that are held until they are written
 NAMED = 10  # unreadable files that a message names, each with its reason
-UNREADABLE = ("error", "skip")
 
 
 class Written(NamedTuple):
@@ -40,8 +39,7 @@ def write_pictures(
     out, with a note). A class of which nothing can be read is an InputError with either.
     copies: leaves out the second of two pictures of a class that are alike in every pixel; None: both are written.
     """
-    if unreadable not in UNREADABLE:
-        raise InputError(f"dataset.unreadable={unreadable} is unknown; choose {' or '.join(UNREADABLE)}")
+    check_choice("dataset.unreadable", unreadable, ("error", "skip"))
     refused: list[str] = []
     offsets = [0]
     rows: list[np.ndarray] = []

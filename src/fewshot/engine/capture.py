@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fewshot.errors import first_line
+
 log = logging.getLogger("fewshot")
 
 WARMUP = 3  # plain calls first: libraries choose their algorithms, an optimiser makes its state
@@ -77,8 +79,8 @@ class Captured:
         try:
             self._replay = cuda_graph(lambda: self.function(*self._inputs))
         except RuntimeError as error:  # nothing has run: a plain call follows
-            reason = " ".join(str(error).split("\n")[0].split())
-            log.warning("%s cannot be captured in a CUDA graph and %s (%s)", self.name, self.otherwise, reason)
+            what = first_line(error)
+            log.warning("%s cannot be captured in a CUDA graph and %s (%s)", self.name, self.otherwise, what)
             self.plain = True
 
 

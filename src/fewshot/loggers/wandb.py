@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewshot.errors import InputError
+from fewshot.errors import check_choice, first_line
 from fewshot.loggers.base import RunInfo
 from fewshot.loggers.wandb_mode import MODES, choose_mode
 from fewshot.metrics_file import MetricsFile
@@ -58,8 +58,7 @@ class Wandb:
         init_timeout: float = 10.0,
         finish_timeout: float = 15.0,
     ) -> None:
-        if mode not in MODES:
-            raise InputError(f"logger.wandb.mode={mode} is unknown; use one of {', '.join(MODES)}")
+        check_choice("logger.wandb.mode", mode, MODES)
         self.project = project
         self.entity = entity
         self.mode = mode
@@ -138,7 +137,7 @@ class Wandb:
             try:
                 return self._init(run, mode, key)
             except Exception as error:
-                self._warn(f"{_first_line(error)}; logging offline")
+                self._warn(f"{first_line(error)}; logging offline")
                 _teardown()  # otherwise the id counts as in use
         record = self._init(run, "offline", None)
         self._unsynced = run.folder / "wandb"
@@ -175,7 +174,7 @@ class Wandb:
         try:
             return action()
         except (Exception, SystemExit) as error:
-            self._warn(f"{_first_line(error)}; metrics.jsonl is complete")
+            self._warn(f"{first_line(error)}; metrics.jsonl is complete")
             return None
 
     def _warn(self, text: str) -> None:
@@ -243,10 +242,6 @@ def _teardown() -> None:
 
     with contextlib.suppress(Exception, SystemExit):
         wandb.teardown()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _tell(text: str) -> None:

@@ -1,8 +1,8 @@
 """Convolution for many tasks in one batch (see `task_layout`), with derivatives of every order of its own. Layer 0.
 
 A convolution y = Conv(x, w) is linear in both. Its derivatives are two more such products, and theirs are these three
-again: by x, Input(g, w); by w, Weight(x, g). PyTorch makes a convolution of its own for the second ones, with an image as
-its kernel.
+again: by x, Input(g, w); by w, Weight(x, g). PyTorch makes a convolution of its own for the second ones, with an image
+as its kernel.
 """
 
 from collections.abc import Callable, Sequence

@@ -111,7 +111,7 @@ def backward(gy, x, w, b, means, inverses, by_x, by_w, by_b, B, H, W, gb, gc, gp
 def twice(v, us, ss, gy, x, w, b, means, inverses, gxs, g1s, by_gy, by_x, by_w, B, H, W,
            vb, vc, vp, gb, gc, gp, xb, xc, xp, hb, hc, hp, ob, oc, op, slope,
            ACC: tl.constexpr, SIDE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """v, u, s come in for (by x, by w, by b) of `backward`; the formulas are batch_norm._BatchNormBackward.backward's."""
+    """v, u, s come in for (by x, by w, by b) of `backward`; the formulas: batch_norm._BatchNormBackward.backward."""
     c, n = tl.program_id(0).to(tl.int64), B * H * W
     windows = B * ((H + SIDE - 1) // SIDE) * ((W + SIDE - 1) // SIDE)
     scale, shift = tl.load(w + c).to(ACC), tl.load(b + c).to(ACC)

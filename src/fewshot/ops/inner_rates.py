@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from fewshot.errors import InputError
+from fewshot.errors import check_choice, check_least
 
 
 class FixedRate(nn.Module):
@@ -51,15 +51,13 @@ class RatePerLayerStep(nn.Module):
 
 def inner_rates(kind: str, inner_lr: float, parameters: Mapping[str, Tensor], steps: int) -> nn.Module:
     """The rates by their name in YAML: fixed | per_parameter | per_layer_step."""
-    if inner_lr < 0:
-        raise InputError(f"inner_lr={inner_lr} is below 0: the inner loop would climb; use 0 or more")
+    check_choice("algorithm.inner_rate", kind, ("fixed", "per_parameter", "per_layer_step"))
+    check_least("algorithm", 0, inner_lr=inner_lr)  # below it the inner loop would climb
     if kind == "fixed":
         return FixedRate(inner_lr)
     if kind == "per_parameter":
         return RatePerParameter(inner_lr, parameters)
-    if kind == "per_layer_step":
-        return RatePerLayerStep(inner_lr, parameters, steps)
-    raise InputError(f"inner_rate={kind} is unknown; choose fixed, per_parameter or per_layer_step")
+    return RatePerLayerStep(inner_lr, parameters, steps)
 
 
 def _key(name: str) -> str:

@@ -1,8 +1,8 @@
 """Where tasks lie beside each other: T tasks of images [B, C, H, W] as one operation over [B, T*C, H, W]. Layer 0.
 
 T tasks with weights of their own are one convolution with T groups over such images. Under `vmap` the layers of `conv`,
-`batch_norm` and `pool` all stay in that layout, one after the other, and nothing is copied; PyTorch's own rules move the
-tasks to the front and back.
+`batch_norm` and `pool` all stay in that layout, one after the other, and nothing is copied; PyTorch's own rules move
+the tasks to the front and back.
 """
 
 import torch

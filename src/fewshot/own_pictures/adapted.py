@@ -14,12 +14,12 @@ from fewshot.backbones.image_input import ImageInput
 from fewshot.backbones.normalized import Normalized
 from fewshot.engine.runtime import pick_device
 from fewshot.errors import InputError
-from fewshot.own_pictures.heads import by_folds
-from fewshot.own_pictures.fitted import OfAlgorithm
 from fewshot.ops.task_network import TaskNetwork
+from fewshot.own_pictures.fitted import OfAlgorithm
+from fewshot.own_pictures.heads import by_folds
 from fewshot.own_pictures.scores import Judged, most_alike
-from fewshot.trained import Trained
 from fewshot.own_pictures.unit_features import unit
+from fewshot.trained import Trained
 
 QUERIES = 256  # pictures that are classified at a time, where one does not depend on the others
 

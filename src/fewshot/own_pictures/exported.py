@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, InputError, first_line
 
 ENDINGS = (".onnx", ".pt2")
 LARGEST = 1e-3  # difference of probabilities that rounding can make
@@ -79,8 +79,7 @@ def write(path: Path, model: Exported, example: np.ndarray, metadata: Mapping[st
             program.model.metadata_props.update(texts)
             program.save(path)
     except (RuntimeError, AssertionError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FewshotError(f"{path.name} cannot be written: {first}") from error
+        raise FewshotError(f"{path.name} cannot be written: {first_line(error)}") from error
 
 
 def checked(path: Path, pictures: np.ndarray, expected: np.ndarray) -> Checked:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.own_pictures.heads import Head, by_folds, fit, folds
 from fewshot.own_pictures.features import BATCH
 from fewshot.own_pictures.fitted import HeadOnNetwork
+from fewshot.own_pictures.heads import Head, by_folds, fit, folds
 from fewshot.own_pictures.scores import Judged, nearest, scale_of
 from fewshot.own_pictures.views import views
 from fewshot.own_pictures.with_head import WithHead

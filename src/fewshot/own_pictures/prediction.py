@@ -10,8 +10,8 @@ import numpy as np
 
 from fewshot.copies import Copies
 from fewshot.errors import InputError, some
-from fewshot.own_pictures.features import FeatureCache, Known
 from fewshot.folders import Folder, class_folder, left_out, look_into
+from fewshot.own_pictures.features import FeatureCache, Known
 from fewshot.own_pictures.scores import (
     Accuracy,
     Findings,

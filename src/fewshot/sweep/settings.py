@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, check_choice
 
 
 def at_least(value: float) -> Any:
@@ -88,8 +88,7 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.direction not in ("maximize", "minimize"):
-            raise InputError(f"hydra.sweeper.direction={self.direction} is unknown; choose maximize or minimize")
+        check_choice("hydra.sweeper.direction", self.direction, ("maximize", "minimize"))
 
 
 def plain(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import torch
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.episode import Episodes
+from fewshot.errors import first_line
 from fewshot.sizes import largest
 from fewshot.testing.properties import PROPERTIES
-from fewshot.testing.subject import Fault, Subject, first_line
+from fewshot.testing.subject import Fault, Subject
 
 
 class Finding(NamedTuple):

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from fewshot.algorithms.base import embed
 from fewshot.episode import Batch, Episode, Minibatch
-from fewshot.errors import InputError
+from fewshot.errors import InputError, first_line
 from fewshot.testing.subject import (
     GENERATOR,
     TOLERANCE,
     Fault,
     Subject,
     default_dtype_restored,
-    first_line,
     surroundings,
 )  # fmt: skip
 

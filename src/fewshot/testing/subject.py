@@ -147,7 +147,3 @@ def default_dtype_restored() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or "without a message").splitlines()[0]
