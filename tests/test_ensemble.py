@@ -1,5 +1,6 @@
 """Several checkpoints tested together: the mean of their predictions."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from command_line import QUIET, only, refusal, result, succeed
 from toy_data import Identity, clusters
 
 from fewshot.algorithms.r2d2 import R2D2
+from fewshot.checkpoint import load
 from fewshot.ensemble import Ensemble
 from fewshot.episode import Episodes
 
@@ -43,6 +45,12 @@ def test_a_run_is_tested_with_its_best_checkpoints(tmp_path: Path, trained: Path
     assert said.startswith(f"evaluation.ensemble=4, but the best checkpoints that {run} has kept are 3; lower it, or ")
     said = refusal("evaluate", f"run={run}", "threads=1", "checkpoint=last", cwd=tmp_path)
     assert said == "evaluation.ensemble=2 takes the checkpoints best in validation, not checkpoint=last"
+    kept = [int(row["step"]) for row in load(run / "checkpoints")[1]["progress"]["kept"]]
+    for step in [step for step in kept if step != 4][:2]:  # lost, as after early stopping: the run ends all the same
+        shutil.rmtree(run / "checkpoints" / str(step))
+    (run / "result.json").unlink()
+    succeed("train", *QUIET, *words, "trainer.keep_best=3", cwd=tmp_path)
+    assert "ensemble" not in result(run)["protocol"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 The command line and Python users share it. Nothing here knows how a configuration was composed.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from fewshot.signals import Stopped, StopSignal
 from fewshot.sizes import said
 from fewshot.training_state import TrainingProgress
 
+log = logging.getLogger("fewshot")
 Draw = Callable[[RunFolder], None]  # the pictures of a finished run, which the loggers then have, too
 
 
@@ -110,8 +112,10 @@ def _test(made: Prepared, folder: RunFolder, progress: TrainingProgress, stop: S
     """The test split, touched once, with the recipe's checkpoint; what result.json is to say."""
     config, processes = made.config, made.machine.processes
     which = made.trainer.test_checkpoint if progress.best else "last"
-    stored, members = processes.first and checkpoint.steps(folder.checkpoints), config["evaluation"]["ensemble"]
-    algorithm = made.algorithm
+    stored, asked = processes.first and checkpoint.steps(folder.checkpoints), config["evaluation"]["ensemble"]
+    algorithm, members = made.algorithm, min(asked, len(progress.kept))
+    if 1 < asked > members:  # it stopped early, or one was lost: what there is, or the run would never end
+        log.warning("evaluation.ensemble=%d, but the checkpoints that are left of the best are %d", asked, members)
     if members > 1:
         algorithm = _ensemble(algorithm, folder, members, processes)
     elif (

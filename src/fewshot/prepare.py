@@ -20,8 +20,6 @@ from fewshot.trainer import Trainer
 
 log = logging.getLogger("fewshot")
 
-log = logging.getLogger("fewshot")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -87,8 +85,12 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
         test=assemble.test_sampler(config, images, options["test_split"], machine.device),
         overlap=overlap, classes=leaks.of_training(config, images, init),
     )  # fmt: skip
-    probe = made.val or sampler(config["train_split"])
-    evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
+    probes = [made.val or sampler(config["train_split"])]
+    if (fewest := probes[0].sizes.ways.low) < probes[0].ways:  # drawn: a head may serve the most alone
+        few = {**config, "ways": fewest}
+        probes.append(assemble.episode_sampler(few, images, config["train_split"], machine.device))
+    for probe in probes:
+        evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
     tell(images)
     return made
 

@@ -96,6 +96,10 @@ def test_refused(tmp_path: Path, words: str, message: str) -> None:
         ("algorithm._target_=nowhere.Net", "algorithm: cannot import 'nowhere.Net' (ModuleNotFoundError: "),
         ("backbone._target_=torch.nn.Identity", "has no whole number `out_features`"),
         ("algorithm._target_=fewshot.algorithms.protonet.ProtoNet", "unexpected keyword argument 'inner_"),
+        (
+            "ways={low:2,high:3} train_ways=3 algorithm.head_init=default",
+            "ways=2, but this head was learned for ways=3",
+        ),
         ("device=tpu", "device=tpu is unknown; use auto, cpu, cuda or cuda:<index>"),
         ("ways=2000", "ways=2000 but split 'train' of 'glyphs' has 8"),
         ("ways=200 train_ways=5", "ways=200 but split 'val' of 'glyphs' has 1"),
