@@ -62,7 +62,8 @@ TRAINING = {"ways": SIZE, "shots": SIZE, "queries": SIZE, "seed": int,
             **{group: {"_target_": str} for group in ("dataset", "backbone", "algorithm")}}  # fmt: skip
 NEVER = ("hydra", "defaults")
 JOB = {"number": Number(0, whole=True), "overrides": [str], "status": str, "identity?": (str, None),
-       "log?": (str, None), "reason?": (str, None), "attempts?": (Number(0, whole=True), None)}  # fmt: skip
+       "log?": (str, None), "reason?": (str, None), "attempts?": (Number(0, whole=True), None),
+       "exit_code?": (Number(whole=True), None), "seconds?": Number(0)}  # fmt: skip
 SWEEP = {"jobs": [JOB], "command?": ([str], None)}
 ARRAY = {"shape": [Number(0, whole=True)], "sha256": str, "offsets": [int], "class_names": [str], "groups": [str],
          "notes?": [str], "mtime_ns?": int}  # fmt: skip

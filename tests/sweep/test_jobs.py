@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from toy_data import plain_result
 
 from fewshot.errors import InputError
 from fewshot.sweep.jobs import SweepRecord
@@ -13,7 +14,7 @@ from fewshot.sweep.jobs import SweepRecord
 
 def finish(sweep: Path, identity: str) -> None:
     (sweep / identity).mkdir()
-    (sweep / identity / "result.json").write_text("{}")
+    (sweep / identity / "result.json").write_text(json.dumps(plain_result()))
 
 
 def test_a_job_keeps_its_number_and_its_log(tmp_path: Path) -> None:
@@ -47,10 +48,23 @@ def test_the_run_folder_says_what_is_done(tmp_path: Path) -> None:
     assert record.job("aaa", ["seed=0"]).status == "done"
     assert record.job("bbb", ["seed=0"]).status == "waiting", "the result of another configuration was taken"
     assert record.job(None, ["shots=0"]).status == "waiting"
+    (tmp_path / "s" / "aaa" / "result.json").write_text("[]")
+    damaged = record.job("aaa", ["seed=0"])  # is its own failure
+    assert damaged.status == "failed" and "result.json is damaged: it is a list" in str(damaged.reason)
     record.close()
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"jobs": [{"number": 1}]}', '{"jobs": 3}', "[]"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        '{"jobs": [{"number": 1, "overrides": [], "status": "odd", "seconds": "x"}]}',
+        '{"jobs": [{"number": 1}]}',
+        '{"jobs": 3}',
+        "[]",
+    ],
+)
 def test_a_damaged_file_costs_its_notes_only(tmp_path: Path, damage: str) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "sweep.json").write_text(damage)

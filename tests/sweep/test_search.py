@@ -1,6 +1,7 @@
 """A search is tied to what it searches, and what has failed once is not run again."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,10 @@ from hydra.types import RunMode
 from fewshot.cli import schema
 from fewshot.cli.compose import searching
 from fewshot.errors import FewshotError, InputError
-from fewshot.sweep.search import best, search
+from fewshot.sweep.search import _open, best, search
 from fewshot.sweep.settings import SearchSettings
 
+SETTINGS = SearchSettings(trials=8, batch=2, direction="maximize", seed=0, params={})
 SPACE = "shots=1,2,3"
 
 
@@ -35,9 +37,8 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", [*words, f"hydra.sweep.dir={tmp_path}"], RunMode.MULTIRUN)
-        keys = {"_target_": "", "trials": 8, "batch": 2, "direction": "maximize", "seed": 0, "params": {}}
         ours = [word for word in words if not word.startswith("hydra.")]
-        found = search(SearchSettings(**(keys | settings)), [*ours, *sweep], config, Launcher(), loader)
+        found = search(replace(SETTINGS, **settings), [*ours, *sweep], config, Launcher(), loader)
         return found, launched
 
     schema.register()
@@ -67,6 +68,17 @@ def test_a_database_that_cannot_be_written_any_more(
     monkeypatch.setattr(study, "tell", refuse)
     with pytest.raises(FewshotError, match=r"cannot write .*/search\.db; .* the same command goes on"):
         searched(trials=2)
+
+
+def test_what_cannot_be_searched_is_said_first(searched: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"objective=val\.accuracy, but trainer\.val_every=0 has no validation; set"):
+        searched("trainer.val_every=0")
+    odd = tmp_path / "what?" / "100%"
+    _open(odd, SETTINGS)
+    assert [file.name for file in odd.iterdir()] == ["search.db"]
+    (odd / "search.db").write_text("no database")
+    with pytest.raises(InputError, match=r"search\.db is damaged or cannot be written: .*; name=NEW starts another"):
+        _open(odd, SETTINGS)
 
 
 def test_another_search_under_the_same_name(searched: Callable[..., Any]) -> None:

@@ -42,6 +42,12 @@ def test_a_number_below_its_least_is_refused(file: str, key: str) -> None:
         settings(**keys_of(file) | {key: least - 1})
 
 
+def test_an_objective_that_no_result_has_is_refused() -> None:
+    """Otherwise all trials would be trained, and each would have failed."""
+    with pytest.raises(InputError, match=r"hydra\.launcher\.objective=val\.acuracy is unknown; choose val\.accuracy, "):
+        LocalSettings(**keys_of("launcher/local") | {"objective": "val.acuracy"})
+
+
 def test_a_signal_before_the_start_is_refused() -> None:
     keys = keys_of("launcher/slurm")
     SlurmSettings(**keys | {"timeout_min": 2, "signal_delay_s": 119})

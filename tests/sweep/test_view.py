@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from toy_data import plain_result
 
 from fewshot.sweep.jobs import Job
 from fewshot.sweep.view import View, varying
@@ -19,8 +20,7 @@ def sweep(tmp_path: Path) -> tuple[View, list[Job]]:
     jobs[1].reason, jobs[1].attempts = "killed by SIGKILL", 1
     for n in (0, 2):
         (tmp_path / f"id{n}").mkdir()
-    value = {"accuracy": 98.614, "accuracy_ci95": 0.21}
-    (tmp_path / "id0" / "result.json").write_text(json.dumps({"test": value, "val": value}))
+    (tmp_path / "id0" / "result.json").write_text(json.dumps(plain_result()))
     (tmp_path / "id2" / "metrics.jsonl").write_text('{"step": 30, "val/accuracy": 87.5}\n')
     view = View(jobs, tmp_path)
     view.slots = 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from fewshot import records, schema
 from fewshot.engine import lock
 from fewshot.engine.durable import replace
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.run_folder import RunFolder
 
 SCHEMA = 1
@@ -65,8 +65,8 @@ class SweepRecord:
             number = 1 + max((job.number for job in self._jobs.values()), default=-1)
             self._jobs[key] = Job(number, identity, list(overrides), log=f"logs/{number}.log")
         job = self._jobs[key]
-        job.status = "done" if identity and RunFolder(self.folder / identity).finished else "waiting"
-        job.overrides, job.reason = list(overrides), None
+        job.overrides = list(overrides)
+        job.status, job.reason = _found(RunFolder(self.folder / identity)) if identity else ("waiting", None)
         return job
 
     @property
@@ -87,6 +87,14 @@ class SweepRecord:
 
     def _remember(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            if job.status in ("running", "waiting"):  # the launcher that wrote this was killed
+            if job.status not in ("done", "failed"):  # the launcher that wrote this was killed
                 job.status = "stopped"
             self._jobs[job.identity or " ".join(job.overrides)] = job
+
+
+def _found(run: RunFolder) -> tuple[str, str | None]:
+    """Status of a job by its run's folder, and why it failed: a result that is damaged costs its own job only."""
+    try:
+        return ("done" if run.finished and run.result() else "waiting"), None
+    except FewshotError as error:
+        return "failed", str(error)

@@ -117,5 +117,5 @@ class Sweep:
             value = RunFolder(self.folder / job.identity).result()
             for key in self.settings.objective.split("."):
                 value = value.get(key) if isinstance(value, dict) else None
-            value = math.nan if value is None else float(value)
+            value = float(value) if isinstance(value, int | float) else math.nan
         return JobReturn(overrides=job.overrides, cfg=cfg, status=JobStatus.COMPLETED, _return_value=value)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fewshot.cli.job import plain
 from fewshot.cli.words import from_home
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.identity import computing
 from fewshot.sweep.settings import SearchSettings
 
@@ -42,6 +43,7 @@ def search(
     if not space:
         raise InputError("nothing to search: give a range, such as 'algorithm.inner_lr=tag(log, interval(0.01, 1))'")
     fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
+    _refuse_without_validation(config)
     folder = Path(from_home(str(config.hydra.sweep.dir)))
     study = _open(folder, settings)
     _same_search(study, folder, {
@@ -57,6 +59,18 @@ def search(
         while trials := _next(study, min(batch, settings.trials - _finished(study))):
             _work_off([(trial, _draw(study, trial, space, settings.seed)) for trial in trials], study, fixed, launcher)
     return study
+
+
+def _refuse_without_validation(config: DictConfig) -> None:
+    """InputError where the objective is of a validation and there is none: every trial would have failed."""
+    objective = str(OmegaConf.select(config, "hydra.launcher.objective"))
+    without = "an evaluation" if "run" in config else "" if config.trainer.val_every else "trainer.val_every=0"
+    if objective.startswith("val.") and without:
+        raise InputError(
+            f"hydra.launcher.objective={objective}, but {without} has no validation; "
+            + ("split=val hydra.launcher.objective=test.accuracy judges by that split" if "run" in config
+               else "set trainer.val_every")
+        )  # fmt: skip
 
 
 def _work_off(
@@ -116,10 +130,27 @@ def _open(folder: Path, settings: SearchSettings) -> "Study":
     except ImportError as error:
         raise InputError("hydra/sweeper=optuna needs optuna, which is not installed: pip install optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{folder.resolve()}/search.db"
-    direction = StudyDirection[settings.direction.upper()]
-    return optuna.create_study(study_name="search", storage=storage, direction=direction, load_if_exists=True)
+    file, direction = folder.resolve() / "search.db", StudyDirection[settings.direction.upper()]
+    storage = _address(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return optuna.create_study(study_name="search", storage=storage, direction=direction, load_if_exists=True)
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}; choose another output_dir") from error
+    except Exception as error:  # of optuna, of SQLAlchemy or of SQLite
+        raise InputError(
+            f"{file} is damaged or cannot be written: {first_line(error)}; name=NEW starts another search"
+        ) from error
+
+
+def _address(file: Path) -> str:
+    """A database as SQLAlchemy names it: some of its versions take `%3F` for the ? of a folder, others know no way."""
+    from sqlalchemy import make_url
+
+    for text in (str(file), quote(str(file))):
+        if make_url(f"sqlite:///{text}").database == str(file):
+            return f"sqlite:///{text}"
+    raise InputError(f"no database can be kept in {file.parent}; use a name and an output_dir without ? and %")
 
 
 def _next(study: "Study", number: int) -> list["Trial"]:

@@ -11,6 +11,11 @@ from typing import Any, ClassVar
 from omegaconf import MISSING, OmegaConf
 
 from fewshot.errors import InputError, check_choice
+from fewshot.schema import TIMES
+
+# Of result.json, what a search can go by: the numbers that every run may have.
+OBJECTIVES = (*(f"{part}.{key}" for part in ("val", "test") for key in ("accuracy", "loss")),
+              *(f"timing.{key}" for key in TIMES))  # fmt: skip
 
 
 def at_least(value: float) -> Any:
@@ -30,6 +35,8 @@ class Settings:
             value, least = getattr(self, key.name), key.metadata.get("at_least")
             if None not in (value, least) and value < least:
                 raise InputError(f"hydra.{self.group}.{key.name}={value} is below {least}")
+            if key.name == "objective":
+                check_choice("hydra.launcher.objective", value, OBJECTIVES)
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fewshot.engine.durable import replace
-from fewshot.errors import InputError
+from fewshot.errors import FewshotError, InputError
 from fewshot.signals import StopSignal
 from fewshot.sweep.cluster import ClusterBatch
 from fewshot.sweep.jobs import Job
@@ -30,6 +30,10 @@ POLLS_UNTIL_LOST = 4
 # A Python that is only starting has no handlers yet: without this a preempted job would die, and SLURM call it failed.
 IGNORING_SIGNALS = """sh -c 'trap "" TERM USR2; exec "$0" "$@"' """
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED")
+
+
+class NoAnswer(FewshotError):
+    """One of SLURM's programs has failed: its controller restarts, or cannot be reached."""
 
 
 class SlurmBatch(ClusterBatch):
@@ -54,7 +58,7 @@ class SlurmBatch(ClusterBatch):
     def work_off(self, stop: StopSignal) -> None:
         """Submit what is not in the queue, and wait for all; after a signal the jobs stay there."""
         self.ids: dict[str, str] = {}
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: as if there were none, each run is locked
             self.ids = json.loads((self.folder / "jobs.json").read_bytes())
         queued = queue(self.name)
         self.submit([job for job in self.open if self.ids.get(str(job.identity)) not in queued])
@@ -107,7 +111,7 @@ class SlurmBatch(ClusterBatch):
             stop.sleep(POLL_SECONDS)
             try:
                 states = queue(self.name)
-            except subprocess.SubprocessError:  # the controller restarts: look again
+            except NoAnswer:  # the controller restarts: look again
                 continue
             now = time.monotonic()
             for job in list(self.open):
@@ -128,7 +132,7 @@ class SlurmBatch(ClusterBatch):
         if paths.result_pickle.exists():
             return str(pickle_load(paths.result_pickle)[1]).strip().splitlines()[-1].split(": ", 1)[-1]
         listed = ""
-        with contextlib.suppress(subprocess.SubprocessError):  # it forgets a job MinJobAge seconds after its end
+        with contextlib.suppress(NoAnswer):  # it forgets a job MinJobAge seconds after its end
             listed = output_of("scontrol", "--oneliner", "show", "job", ident)
         state = re.search(r"JobState=(\S+)", listed)
         return f"SLURM says {state[1] if state else 'nothing any more'}; its own output is {paths.stdout}"
@@ -147,8 +151,11 @@ def max_array_size() -> int:
 
 
 def output_of(*command: str) -> str:
-    """What one of SLURM's programs prints. InputError where this machine has none."""
+    """What one of SLURM's programs prints. InputError where this machine has none, NoAnswer where it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except FileNotFoundError as error:
         raise InputError(f"no {command[0]} here: hydra/launcher=slurm is for machines with SLURM's programs") from error
+    except subprocess.SubprocessError as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
+        raise NoAnswer(f"{command[0]} gives no answer ({said}); the same command goes on once SLURM does") from error

@@ -1,6 +1,5 @@
 """A sweep in the terminal: a live table, or plain lines where none can be drawn. Layer 7; no torch."""
 
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fewshot.cli.show import percent, print_table
 from fewshot.loggers.console import can_draw
+from fewshot.run_folder import RunFolder
 from fewshot.sweep.jobs import Job
 from fewshot.sweep.progress import JobProgress
 
@@ -140,8 +140,8 @@ class View:
 
     def _result(self, job: Job) -> str:
         if job.number not in self._results:
-            result = json.loads((self.folder / str(job.identity) / "result.json").read_bytes())
-            validated = f" (val {result['val']['accuracy']:.2f})" if result["val"] else ""
+            result = RunFolder(self.folder / str(job.identity)).result()
+            validated = f" (val {val['accuracy']:.2f})" if (val := result.get("val")) else ""
             self._results[job.number] = percent(result["test"]) + f" %{validated}"
         return self._results[job.number]
 
