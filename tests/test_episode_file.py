@@ -63,6 +63,15 @@ def test_another_librarys_file_may_have_its_queries_in_any_order(make_images: Ma
         ({"classes": np.zeros((3, 3), np.int64)}, r"image \d+ is not of the class that the file says"),
         ({"classes": np.full((3, 3), 99)}, r"class 99 is not in the split that is tested"),
         ({"query": np.zeros((3, 12), np.int64)}, r"image 0 is not of the class"),
+        (
+            {"support": np.zeros((3, 3, 2))},
+            r"holds no episodes: support is float64 \[3, 3, 2\], expected whole numbers",
+        ),
+        (
+            {"query": np.zeros(3, np.int64)},
+            r"holds no episodes: query is int64 \[3\], expected whole numbers in 2 axes",
+        ),
+        ({"query_y": np.array(3)}, r"holds no episodes: too many indices"),
         ({"support": np.zeros((3, 3, 1), np.int64)}, r"in all \[3, 3, 1, 12\], this run asks for \[3, 3, 2, 12\]"),
     ],
 )
@@ -94,10 +103,23 @@ def test_too_few_episodes_and_no_episodes_are_refused(make_images: Make, tmp_pat
     with pytest.raises(InputError, match=r"in all \[3, 3, 2, 12\], this run asks for \[4, 3, 2, 12\]"):
         share(file, sampler(images), images, 4)
     content = dict(np.load(file))
-    content["query"][:, 1] = content["query"][:, 0]
-    np.savez(file, **content)
+    np.savez(file, **content | {"query": content["query"][:, [0, 0, *range(2, 12)]]})
     with pytest.raises(InputError, match=r"an episode has an image twice"):
         share(file, sampler(images), images, 3)
-    file.write_text("no archive")
-    with pytest.raises(InputError, match=r"holds no episodes"):
+    start = images.offsets[content["classes"][0, 0]].item()
+    content["classes"][0] = content["classes"][0, 0]
+    content["query_y"][0] = 0
+    content["support"][0], content["query"][0] = start + np.arange(6).reshape(3, 2), start + np.arange(6, 18)
+    np.savez(file, **content)
+    with pytest.raises(InputError, match=r"an episode has a class twice"):
         share(file, sampler(images), images, 3)
+    for damaged in (b"", b"no archive", file.read_bytes()[:200]):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"holds no episodes"):
+            share(file, sampler(images), images, 3)
+    for other, message in (
+        (tmp_path / "a.npy", "let it end in .npz"),
+        (file / "b.npz", "cannot write evaluation.epis"),
+    ):
+        with pytest.raises(InputError, match=message):
+            share(other, sampler(images), images, 3)

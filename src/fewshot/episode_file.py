@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot import records
 from fewshot.datasets.base import ImageSet
 from fewshot.engine.durable import replace
 from fewshot.errors import InputError
 from fewshot.sampler import Drawn, EpisodeSampler
 
-ARRAYS = ("classes", "support", "query", "query_y")
+ARRAYS = {"classes": 2, "support": 3, "query": 2, "query_y": 2}  # how many axes each has
 AT_A_TIME = 1000  # episodes
 
 
@@ -31,6 +32,8 @@ def share(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) 
 
     InputError where the file's episodes are not of this data set, this split and these sizes, or too few.
     """
+    if path.suffix != ".npz":
+        raise InputError(f"evaluation.episodes_file={path} is no name of such a file; let it end in .npz")
     if not path.exists():
         write(path, sampler, images, episodes)
     sampler.given = read(path, sampler, images, episodes)
@@ -50,17 +53,20 @@ def write(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) 
         query_y=drawn.query_y.masked_fill(~drawn.asked, -1), offsets=images.offsets.cpu(),
         class_names=np.array(images.class_names),
     )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, content.getvalue())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, content.getvalue())
+    except OSError as error:
+        raise InputError(f"cannot write evaluation.episodes_file={path}: {error.strerror}; choose another") from error
 
 
 def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -> Drawn:
     """The first `episodes` of the file, queries sorted by class, on the sampler's device."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            said = {key: str(file[key]) for key in ("dataset", "split_hash")}
-            classes, support, query, query_y = (torch.from_numpy(file[key][:episodes]).long() for key in ARRAYS)
-    except (OSError, KeyError, ValueError) as error:
+        file = records.read_arrays(path)
+        said = {key: str(file[key]) for key in ("dataset", "split_hash")}
+        classes, support, query, query_y = (_whole(key, file[key][:episodes]) for key in ARRAYS)
+    except (KeyError, ValueError, IndexError) as error:
         raise InputError(f"evaluation.episodes_file={path} holds no episodes: {error}") from error
     own = {"dataset": images.name, "split_hash": images.split_hash()}
     if said != own:
@@ -86,6 +92,13 @@ def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -
     support, query = support.where(there, fill[..., None]), query.where(asked, fill.gather(1, query_y))
     drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position), shots, asked)
     return Drawn(*[t.to(sampler.source.device) for t in drawn])
+
+
+def _whole(key: str, array: np.ndarray) -> Tensor:
+    """Its numbers as int64. ValueError where they are none, or not in as many axes as `key` has."""
+    if array.dtype.kind not in "iu" or array.ndim != ARRAYS[key]:
+        raise ValueError(f"{key} is {array.dtype} {list(array.shape)}, expected whole numbers in {ARRAYS[key]} axes")
+    return torch.from_numpy(array.astype(np.int64))
 
 
 def _positions(path: Path, classes: Tensor, of_split: Tensor) -> Tensor:
@@ -121,7 +134,7 @@ def _refuse_gaps(
 def _refuse_strangers(
     path: Path, images: ImageSet, classes: Tensor, support: Tensor, query: Tensor, query_y: Tensor
 ) -> None:
-    """InputError where an image is not of the class that the file says, or is in an episode twice."""
+    """InputError where an image is not of the class that the file says, or it or a class is in an episode twice."""
     own = torch.cat([classes, torch.full_like(classes[:, :1], -1)], 1)  # of the queries that are not there
     rows = torch.cat([support.flatten(1), query], 1)
     said = torch.cat([classes.repeat_interleave(support.shape[-1], 1), own.gather(1, query_y)], 1)
@@ -133,3 +146,6 @@ def _refuse_strangers(
     ordered = rows.sort(1).values
     if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         raise InputError(f"evaluation.episodes_file={path}: an episode has an image twice")
+    ordered = classes.sort(1).values
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        raise InputError(f"evaluation.episodes_file={path}: an episode has a class twice")
