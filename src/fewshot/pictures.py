@@ -30,6 +30,7 @@ BATCH = 16  # files that a thread decodes before it gives them back
 SMALL = 1 << 14  # bytes; files of 84x84 pixels have about 5000, with which one thread was 1.3 times as fast as two
 Box = tuple[float, float, float, float]  # left, top, right, bottom of a part of a picture, in pixels
 JPEG = "decoded at 1/8, 1/4 or 1/2 of its size if that leaves 2 pixels or more for each"  # what a protocol says of it
+LARGEST_SIDE = 8192  # pixels of a square
 AHEAD = 3  # batches for each thread that may wait to be taken
 
 
@@ -52,6 +53,8 @@ class Pictures:
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, ("crop", "squash"))
+        if not 1 <= self.side <= LARGEST_SIDE:
+            raise InputError(f"images of {self.side}x{self.side} pixels; choose a size from 1 to {LARGEST_SIDE}")
 
     @classmethod
     def of_context(cls, context: Mapping[str, Any]) -> Self:
@@ -117,7 +120,7 @@ class Pictures:
         picture = image if isinstance(image, Image.Image) else _of_array(image, place)
         try:
             return self._pixels(converted(picture, self.image_shape[0]))
-        except ValueError as error:
+        except (ValueError, OSError, SyntaxError) as error:  # a PIL image is only read now
             raise InputError(f"image {place} cannot be used: {error}") from error
 
     def _pixels(self, picture: Image.Image, extent: tuple[float, float] | None = None) -> np.ndarray:

@@ -81,6 +81,10 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         load(folder, split="fine")
     root = folder / "CUB_200_2011"
     listed = (root / "images.txt").read_text()
+    for number in ("wide", "nan", "inf"):
+        (root / "bounding_boxes.txt").write_text(f"1 2 3 4 {number}\n")
+        with pytest.raises(InputError, match=rf"bounding_boxes\.txt: 2 3 4 {number} is no box; expected four numbers"):
+            load(folder, split="feat")
     (root / "bounding_boxes.txt").write_text("1 2 3\n")
     with pytest.raises(InputError, match=r"bounding_boxes\.txt, line 1: 3 words, expected 5"):
         load(folder, split="feat")

@@ -257,6 +257,7 @@ def test_files_as_people_have_them(tmp_path: Path) -> None:
         ({"root": "mixed"}, r"mixed has class folders in train, but pictures in more, too; put all class folders"),
         ({"root": "bare"}, r"bare: pictures lie in test, train itself; put each into a folder named after its class"),
         ({"size": 0}, r"dataset\.size=0, dataset\.stored_size=0; choose a size of 1 or more"),
+        ({"size": 9000}, r"images of 10286x10286 pixels; choose a size from 1 to 8192"),
         ({"fit": "stretch"}, r"fit=stretch is unknown; choose crop or squash"),
         ({"unreadable": "ask"}, r"dataset\.unreadable=ask is unknown; choose error or skip"),
         ({"split": "random"}, r"dataset\.split=random is unknown; choose fractions, null, or lists of classes"),
@@ -268,6 +269,7 @@ def test_files_as_people_have_them(tmp_path: Path) -> None:
         ({"root": "b.csv"}, r"b\.csv has no column label; its first line is: path,name"),
         ({"root": "c.csv"}, r"c\.csv: 2 lines lack a path or a label \(line 2, 4\)"),
         ({"root": "d.csv"}, r"d\.csv, line 2: 'dev' is no split; expected train, val, test"),
+        ({"root": "h.csv"}, r"h\.csv, line \d+: field larger than field limit"),
         ({"root": "e.csv"}, r"e\.csv has no lines below its first; each is to be path,label"),
         ({"root": "f.csv"}, r"f\.csv has one class, c; two are needed"),
         ({"root": "g.csv"}, r"1 pictures cannot be used: .*mine/gone\.png cannot be read: No such file"),
@@ -288,7 +290,8 @@ def test_refused_in_one_line(tmp_path: Path, options: dict[str, Any], message: s
         picture(tmp_path / name, 9)
     for name, text in {
         "b": "path,name\nx,y", "c": "path,label\n,c\nmine/c/0.png,c\nmine/c/1.png,", "d": "path,label,split\nx,y,dev",
-        "e": "path,label\n", "f": "path,label\nmine/c/0.png,c", "g": "path\tlabel\nmine/c/0.png\tc\nmine/gone.png\td",
+        "e": "path,label\n", "h": 'path,label\nx,"y' + 40 * f"\n{4000 * 'z'}",
+        "f": "path,label\nmine/c/0.png,c", "g": "path\tlabel\nmine/c/0.png\tc\nmine/gone.png\td",
     }.items():  # fmt: skip
         (tmp_path / f"{name}.csv").write_text(text)
     root = options.get("root", "mine")

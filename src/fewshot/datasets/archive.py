@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.client
+import lzma
 import os
 import queue
 import re
@@ -26,7 +27,7 @@ SLACK = 1 << 20  # a small file of one colour may be packed as tightly as it lik
 CHUNK = 1 << 20
 
 # What zipfile raises on damaged, encrypted and unsupported archives.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 ENDINGS = (".tar.gz", ".tgz", ".zip")
 
 

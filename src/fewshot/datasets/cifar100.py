@@ -136,7 +136,7 @@ def _records(path: Path) -> Records:
     members = {name.rpartition("/")[2]: data for name, data in archive.read_members(path, "", limit=UNPACKED)}
     try:
         return _from_binary(members) if "train.bin" in members else _from_python(members, path)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not CIFAR-100: it has {', '.join(sorted(members)[:8]) or 'no files'} "
             f"({type(error).__name__}: {error}); replace it by {BINARY}"

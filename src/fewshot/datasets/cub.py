@@ -68,13 +68,18 @@ class Cub(PictureSet):
         boxes: dict[Path, Box] | None = None
         if self.split in CROPPED:
             rows = _rows(root / "bounding_boxes.txt", 5)
-            boxes = {number_of[n]: _box(*map(float, sides)) for n, *sides in rows if n in number_of}
+            boxes = {number_of[n]: _box(sides, root) for n, *sides in rows if n in number_of}
             if len(boxes) != len(number_of):
                 raise InputError(f"{root}/bounding_boxes.txt has boxes of {len(boxes)} of {len(number_of)} images")
         return of_files(f"{len(number_of)} files of {len(files)} classes", files, self.unreadable, boxes)
 
 
-def _box(left: float, top: float, width: float, height: float) -> Box:
+def _box(sides: Sequence[str], root: Path) -> Box:
+    try:
+        left, top, width, height = map(float, sides)
+        round(left + top + width + height)  # neither is a number that is none
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{root}/bounding_boxes.txt: {' '.join(sides)} is no box; expected four numbers") from error
     return left, top, left + width, top + height
 
 

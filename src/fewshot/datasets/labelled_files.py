@@ -1,6 +1,7 @@
 """Picture files and their classes, by the folders that they lie in or by a CSV file. Layer 1."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def in_list(file: Path) -> Labelled:
     found, short = Labelled({}, {}, []), []
     rows = _rows(file)
     columns = (*NEEDED, "split") if "split" in (rows.fieldnames or ()) else NEEDED
-    for row in rows:
+    for row in _lines(rows, file):
         cells = [(row[name] or "").strip() for name in columns]
         path, label, split = (*cells, "")[:3]
         if not all(cells):
@@ -70,6 +71,13 @@ def in_list(file: Path) -> Labelled:
     if not found.files:
         raise InputError(f"{file} has no lines below its first; each is to be {','.join(columns)}")
     return _in_order(found)
+
+
+def _lines(rows: "csv.DictReader[str]", file: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:  # a quote that is never closed takes in the rest of the file
+        raise InputError(f"{file}, line {rows.line_num}: {error}") from error
 
 
 def _rows(file: Path) -> "csv.DictReader[str]":

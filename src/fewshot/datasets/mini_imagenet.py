@@ -83,7 +83,7 @@ class MiniImagenet(PictureSet):
                 with path.open(newline="") as file:
                     rows = list(csv.DictReader(file))
                 yield from ((row["label"], root / "images" / row["filename"]) for row in rows)
-            except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+            except (OSError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:  # a short line has None
                 reason = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
                 raise InputError(f"{path} cannot be read: {reason}; expected the columns filename and label") from error
 

@@ -46,6 +46,8 @@ def read(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             rows = {_text(name): np.flatnonzero(labels == label) for name, label in data["catname2label"].items()}
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(f"its images are {list(images.shape)} {images.dtype}, not [M, H, W, 3] uint8")
+        if odd := [name for name, own in rows.items() if own.size and own.dtype.kind not in "iu"]:
+            raise ValueError(f"the rows of class {odd[0]} are no whole numbers")
         if any(own.size and not 0 <= own.min() <= own.max() < len(images) for own in rows.values()):
             raise IndexError(f"a class has rows that are not in 0 to {len(images) - 1}")
         return images, rows

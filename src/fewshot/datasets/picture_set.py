@@ -144,7 +144,7 @@ def of_files(
     for name, paths in files.items():
         for path in paths:
             size = path.stat().st_size if path.exists() else None
-            names.update(f"{name}/{path.name} {size} {(boxes or {}).get(path, '')}\n".encode())
+            names.update(f"{name}/{path.name} {size} {(boxes or {}).get(path, '')}\n".encode(errors="surrogateescape"))
 
     def build(write: cache.Write, pictures: Pictures) -> cache.Classes:
         offsets, notes = write_pictures(write, files, pictures, unreadable=unreadable, boxes=boxes)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from fewshot.datasets.archive import DAMAGE
 from fewshot.datasets.pickles import read_arrays
 from fewshot.decoding import decode
 from fewshot.errors import InputError
@@ -77,8 +78,9 @@ def read_images(path: Path, rows: np.ndarray) -> Iterator[Sequence[Any]]:
     if path.suffix == ".pkl":
         with path.open("rb") as file:
             content = read_arrays(file, str(path))
-        if len(content) != len(rows):
-            raise InputError(f"{path} has {len(content)} images for {len(rows)} labels")
+        if not isinstance(content, list) or len(content) != len(rows):
+            have = len(content) if isinstance(content, list) else "no list of"
+            raise InputError(f"{path} has {have} images for {len(rows)} labels")
         for some in _parts(rows):
             yield [_picture(content[row], f"{path}, image {row}") for row in some]
         return
@@ -92,7 +94,7 @@ def read_images(path: Path, rows: np.ndarray) -> Iterator[Sequence[Any]]:
                 size = len(some) * int(np.prod(shape[1:]))
                 part = whole[some] if whole is not None else np.frombuffer(member.read(size), np.uint8)
                 yield list(part.reshape(len(some), *shape[1:])[..., ::-1])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, *DAMAGE) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
