@@ -1,11 +1,13 @@
 """The first word: verbs, help, and what is imported for them."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import call, refusal, start, succeed
+from command_line import SCRIPT, call, refusal, start, succeed
 
 from fewshot import __version__
 from fewshot.cli import VERBS
@@ -98,6 +100,28 @@ def test_a_bug_keeps_its_trace() -> None:
         guarded(broken, debug=False)
 
 
+def test_what_the_system_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whichever file it is, and wherever it is opened: no trace."""
+
+    def full() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json")
+
+    for run, code, said in (
+        (lambda: len((tmp_path / ("x" * 300)).read_text()), 2, "File name too long; name another file or folder"),
+        (lambda: len(tmp_path.read_text()), 2, "Is a directory; name another file or folder"),
+        (full, 1, "a.json: No space left on device; make room there, and the same command goes on"),
+    ):
+        assert guarded(run, debug=False) == code
+        assert said in capsys.readouterr().err
+
+
+def test_without_a_place_to_print_to_or_to_be(tmp_path: Path) -> None:
+    command = f"{SCRIPT} --version >&- && mkdir gone && cd gone && rmdir ../gone && {SCRIPT} report x 2>&1; echo $?"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "error: the working directory cannot be read (No such file or directory); cd to another\n2\n"
+    assert done.stderr == ""
+
+
 def test_the_reader_of_a_pipe_may_go(tmp_path: Path) -> None:
     command = f"{sys.executable} -m fewshot train --cfg job | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
@@ -119,6 +143,18 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     [
         ({"WORLD_SIZE": "abc"}, "WORLD_SIZE=abc is not a number of processes; unset it, or start by torchrun"),
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 is not a number of processes"),
+        ({"WORLD_SIZE": "²"}, "WORLD_SIZE=² is not a number of processes"),
+        (
+            {
+                "WORLD_SIZE": "2",
+                "RANK": "0",
+                "LOCAL_RANK": "0",
+                "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "here",
+                "MASTER_PORT": "a",
+            },
+            "MASTER_PORT=a is no number; start several processes by torchrun",
+        ),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT;"),
     ],
 )

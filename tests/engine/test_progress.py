@@ -34,6 +34,16 @@ def test_lines_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str], mon
     assert err.splitlines() == ["decoding pictures: 30", "decoding pictures: 30 of 30 in 0 s"]
 
 
+def test_work_goes_on_where_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    work()
+
+
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     monkeypatch.setattr(progress, "EVERY", 0.0)

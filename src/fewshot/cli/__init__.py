@@ -51,6 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.cli.errors import finish, guarded
     from fewshot.signals import end_at_once_from_here
 
+    for name in ("stdout", "stderr"):  # closed (`>&-`): the next file that is opened would be written in their place
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  as long as the process
     for stream in (sys.stdout, sys.stderr):  # where it knows no ±, or a folder's name is no text: a `?`, not an error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -59,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     verb, *rest = words or ["help"]
     if verb in ("-h", "--help", "help", "--version"):
         finish(guarded(lambda: print(_version() if verb == "--version" else usage()) or 0, debug=False))
-    if message := _unknown(verb) or _misplaced(verb):
+    if message := _unknown(verb) or _misplaced(verb) or _nowhere():
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     if verb != "report":  # a report reads records and imports nothing of the user's
@@ -94,15 +97,28 @@ def _misplaced(verb: str) -> str | None:
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return None
-    if not size.isdigit() or size == "0":
+    if not size.isdecimal() or not int(size):
         return f"WORLD_SIZE={size} is not a number of processes; unset it, or start by torchrun"
     needed = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if missing := [word for word in needed if not os.environ.get(word)]:
         return (
             f"WORLD_SIZE={size} without {', '.join(missing)}; start several processes by torchrun, or unset WORLD_SIZE"
         )
+    if wrong := [word for word in needed if word != "MASTER_ADDR" and not os.environ[word].isdecimal()]:
+        return (
+            f"{wrong[0]}={os.environ[wrong[0]]} is no number; start several processes by torchrun, or unset WORLD_SIZE"
+        )
     if verb != "train":
         if os.environ["RANK"] != "0":
             sys.exit(2)
         return f"'fewshot {verb}' runs in one process; start it without torchrun"
+    return None
+
+
+def _nowhere() -> str | None:
+    """The error message where the working directory was deleted."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        return f"the working directory cannot be read ({error.strerror}); cd to another"
     return None

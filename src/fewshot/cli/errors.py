@@ -11,6 +11,8 @@ from fewshot.engine import processes
 from fewshot.errors import FewshotError, InputError
 from fewshot.printable import printable
 
+FULL = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)  # a disk that takes no more
+
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
     """Run a verb; a user's mistake gives one line on stderr (with `debug` the trace above it), a bug its trace."""
@@ -30,7 +32,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         _discard_output()
         return 1
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+        if error.filename is not None or error.errno not in FULL:
             raise
         return _unwritten(error)
     except Exception:  # a bug; of several processes in which it occurs, one shows the trace
@@ -53,9 +55,18 @@ def _explained(run: Callable[[], int]) -> int:
             raise FewshotError(f"out of memory ({what}); lower evaluation.tasks, or set device=cpu") from error
         if line := own_code.fault(error):
             raise InputError(line) from error
-        if isinstance(error, PermissionError) and error.filename is not None:
-            raise InputError(f"{error.filename}: {error.strerror}; change its rights, or its folder's") from error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise _of_a_file(error) from error
         raise
+
+
+def _of_a_file(error: OSError) -> FewshotError:
+    """What the system refuses to do with a file: the disk's fault, or that of whoever named the file."""
+    said = f"{error.filename}: {error.strerror}"
+    if error.errno in (*FULL, errno.EMFILE, errno.ENFILE):
+        return FewshotError(f"{said}; make room there, and the same command goes on")
+    fix = "change its rights, or its folder's" if isinstance(error, PermissionError) else "name another file or folder"
+    return InputError(f"{said}; {fix}")
 
 
 def finish(code: int) -> NoReturn:

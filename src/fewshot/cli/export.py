@@ -1,5 +1,6 @@
 """`fewshot export support=DIR out=FILE.onnx`: a classifier for own pictures as one file. Layer 6."""
 
+import tempfile
 from pathlib import Path
 
 from fewshot.cli.own_pictures import OF_BOTH, Words, feature_cache, progress
@@ -43,9 +44,12 @@ def main(argv: list[str]) -> int:
     pictures = np.ascontiguousarray(255 - np.stack(images) if inverted else np.stack(images))
     model = exported.Exported(method.fitted(features, learned.y, ways), scale=scale, inverted=inverted)
     metadata = {"classes": learned.names, **rules, "temperature": 1 / scale, "fewshot": __version__}
-    with writing(path):
-        exported.write(path, model, pictures[:2], metadata)
-    found = exported.checked(path, pictures, softmax(scale * judged.query))
+    # beside its place: what was there before stays until the new one is checked
+    with writing(path), tempfile.TemporaryDirectory(prefix=".export-", dir=path.resolve().parent) as folder:
+        new = Path(folder) / path.name
+        exported.write(new, model, pictures[:2], metadata)
+        found = exported.checked(new, pictures, softmax(scale * judged.query))
+        new.replace(path.resolve())
     for note in learned.notes:
         print(note)
     told = has_others(learned.y)

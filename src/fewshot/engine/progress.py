@@ -44,7 +44,7 @@ class Progress:
 
     def _show(self) -> None:
         if not sys.stderr.isatty():
-            print(f"{self.doing}: {self.total}", file=sys.stderr, flush=True)
+            _say(f"{self.doing}: {self.total}")
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -60,19 +60,24 @@ class Progress:
             self._bar.stop()
         elif self._shown:
             took = time.monotonic() - self._begin
-            print(f"{self.doing}: {self.done} of {self.total} in {took:.0f} s", file=sys.stderr, flush=True)
+            _say(f"{self.doing}: {self.done} of {self.total} in {took:.0f} s")
 
 
 @contextlib.contextmanager
 def announced(doing: str) -> Iterator[None]:
     """One line for work whose parts cannot be counted, once it has taken so long that one wonders."""
-    say = threading.Timer(_patience(usual=True), lambda: print(f"{doing} ...", file=sys.stderr, flush=True))
+    say = threading.Timer(_patience(usual=True), lambda: _say(f"{doing} ..."))
     say.daemon = True
     say.start()
     try:
         yield
     finally:
         say.cancel()
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more (`2>&1 | head`): the work goes on
+        print(line, file=sys.stderr, flush=True)
 
 
 def _patience(*, usual: bool) -> float:

@@ -94,7 +94,7 @@ def checked(path: Path, pictures: np.ndarray, expected: np.ndarray) -> Checked:
     seconds = (time.perf_counter() - started) / max(1, len(pictures) - 2)
     difference = float(np.abs(np.concatenate(found) - expected).max())
     if not difference <= LARGEST:
-        raise FewshotError(f"{path} gives other probabilities than fewshot, by up to {difference:.2g}")
+        raise FewshotError(f"{path.name} gives other probabilities than fewshot, by up to {difference:.2g}")
     return Checked(difference, seconds, path.stat().st_size / 1e6)
 
 
