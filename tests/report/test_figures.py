@@ -48,10 +48,27 @@ def test_a_curve_of_one_step_is_a_point_with_its_interval(make_run: Make) -> Non
     assert validation.has_yerr
 
 
+def test_a_start_far_above_the_rest_does_not_flatten_the_curve(make_run: Make) -> None:
+    run = make_run()
+    run.metrics[:] = [{"step": step, "train/loss": 90.0 if step == 1 else 2.0 - step / 50} for step in range(1, 41)]
+    loss, _ = figures.draw_training(run).axes
+    assert loss.get_ylim() == pytest.approx((0, 1.1 * 1.94))
+    assert words(loss) == ["starts at 90"]
+
+
+def test_the_test_stands_at_the_checkpoint_that_was_tested(make_run: Make) -> None:
+    for rule, step in (("best", 10), ("last", 20)):
+        run = make_run(protocol={"checkpoint_rule": rule})
+        run.result["val"] = {"best_step": 10}  # type: ignore[index]
+        _, accuracy = figures.draw_training(run).axes
+        assert accuracy.containers[-1].lines[0].get_xdata().tolist() == [step]
+
+
 def test_inner_steps_stand_beside_chance_and_pixels(make_run: Make) -> None:
     run = make_run()
     (axes,) = figures.draw_inner_steps(run).axes
-    assert words(axes) == ["chance 20.0", "raw pixels 31.2", f"test {run.result['test']['accuracy']:.1f}"]
+    numbers = [f"{value:.1f}" for value in run.episodes["step_accuracy"].mean(0)]
+    assert words(axes) == [*numbers, "chance 20.0", "raw pixels 31.2", f"test {run.result['test']['accuracy']:.1f}"]
     assert axes.lines[0].get_ydata() == pytest.approx(run.episodes["step_accuracy"].mean(0))
 
 
@@ -64,17 +81,18 @@ def test_embeddings_that_adapt_are_mapped_before_and_after(hand_made: Callable[.
     assert (first, second) == ("before adaptation", "after adaptation")
     assert np.array_equal(earlier.query_z, 2 * shown.query_z)
     assert later is adapted
-    figure = draw_embedding(maps(adapted), "")
+    figure = draw_embedding(maps(adapted))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "class mean", "support", "query", "wrong query",
+        "class mean", "support", "query", "wrong query", "1 script/0", "2 script/1", "3 script/2",
     ]  # fmt: skip
+    assert not draw_embedding(maps(adapted), legend=False).legends
 
 
 def test_embeddings_that_are_not_finite_are_refused(hand_made: Callable[..., ShownEpisode]) -> None:
     shown = hand_made()
     shown.query_z[0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        draw_embedding(maps(shown), "")
+        draw_embedding(maps(shown))
 
 
 def test_numbers_of_a_page_are_short() -> None:

@@ -51,9 +51,10 @@ def test_several_tasks_in_one_sentence(make_run: Make) -> None:
     assert said.startswith("protonet leads maml in both tasks, by ")
     assert len(details) == 2
     split = [make_run(shots=2, lift=20), make_run(algorithm="protonet", shots=2, lift=-10)]
-    assert found(*both, *split)[0] == "protonet leads in 2 of 3 tasks; maml leads in 1 of 3 tasks"
+    assert found(*both, *split)[0] == "protonet leads at 5-way 1-shot and 5-way 5-shot; maml leads at 5-way 2-shot"
     alike = [make_run(shots=3), make_run(algorithm="feat", shots=3)]
-    assert found(*both, *alike)[0] == "protonet leads in 2 of 3 tasks; in 1 no leader can be told"
+    said = found(*both, *alike)[0]
+    assert said == "protonet leads at 5-way 1-shot and 5-way 5-shot; at 5-way 3-shot no leader can be told"
 
 
 def test_what_is_worse_than_the_pixels_is_said(make_run: Make) -> None:

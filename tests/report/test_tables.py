@@ -28,6 +28,11 @@ def test_what_is_the_same_in_all_rows_is_said_once(make_run: Make) -> None:
     assert table.words == [True, False, False]
 
 
+def test_the_best_of_each_task_comes_first(make_run: Make) -> None:
+    table = results(*[make_run(algorithm=name, shots=k, lift=x) for name, x in (("a", 0), ("b", 9)) for k in (1, 5)])
+    assert [(row[0], row[2]) for row in table.rows] == [("b", "1"), ("a", "1"), ("b", "5"), ("a", "5")]
+
+
 def test_columns_without_a_value_are_left_out() -> None:
     table = condensed({"run": ["a", "b"], "x": ["–", "–"], "y": ["1", "–"]}, always=("run", "x"))
     assert table == Table(["run", "y"], [("a", "1"), ("b", "–")])
@@ -36,7 +41,7 @@ def test_columns_without_a_value_are_left_out() -> None:
 def test_rows_whose_networks_differ_are_marked(make_run: Make) -> None:
     wide = {"name": "conv4", "parameters": 111936, "image_size": [1, 28, 28]}
     narrow = {"name": "conv4_32", "parameters": 28896, "image_size": [1, 28, 28]}
-    runs = [make_run(filters=32, backbone=narrow), make_run(algorithm="protonet", filters=64, backbone=wide)]
+    runs = [make_run(filters=32, backbone=narrow, lift=20), make_run(algorithm="feat", filters=64, backbone=wide)]
     table = results(*runs)
     column = table.columns.index("network")
     assert [row[column] for row in table.rows] == ["conv4_32 29k 28x28", "conv4 112k 28x28*"]
@@ -64,6 +69,6 @@ def test_every_table_names_the_networks(make_run: Make) -> None:
 
 def test_an_accuracy_on_classes_with_another_use_is_marked(make_run: Make) -> None:
     overlap = "3 of the 3 classes tested on (evaluation.test_split=all) were trained on (train_split=all)"
-    table = results(make_run(), make_run(algorithm="protonet", protocol={"overlap": overlap}))
+    table = results(make_run(lift=20), make_run(algorithm="feat", protocol={"overlap": overlap}))
     assert [row[1].endswith(" †") for row in table.rows] == [False, True]
     assert f"† {overlap}." in table.caption

@@ -12,30 +12,31 @@ def same_and_differing(
     groups: Sequence[Group], names: Sequence[str], facts: Callable[[RunRecord], Mapping[str, Any]]
 ) -> tuple[dict[str, str], Table]:
     """Of facts such as the protocol: those that all runs share, and for the others which runs have which value."""
-    keys = dict.fromkeys(key for g in groups for run in g.runs for key in facts(run))
+    facts_of = [[facts(run) for run in g.runs] for g in groups]
     same: dict[str, str] = {}
     rows: list[list[str]] = []
-    for key in keys:
-        holders: dict[str, list[str]] = {}
-        for g, name in zip(groups, names, strict=True):
-            for run in g.runs:
-                seed = f" seed {run.result['seed']}" if len({_text(facts(r).get(key)) for r in g.runs}) > 1 else ""
-                holders.setdefault(_text(facts(run).get(key)), []).append(f"{name} {g.task}{seed}")
-        if len(holders) == 1:
-            same[key] = next(iter(holders))
+    for key in dict.fromkeys(key for of_runs in facts_of for stated in of_runs for key in stated):
+        values = [[_text(stated.get(key)) for stated in of_runs] for of_runs in facts_of]
+        distinct = list(dict.fromkeys(value for own in values for value in own))
+        if len(distinct) == 1:
+            same[key] = distinct[0]
         else:
-            rows += [[key, value, _short(who, holders, names, groups)] for value, who in holders.items()]
+            rows += [[key, value, _who(value, values, groups, names)] for value in distinct]
     return same, Table(["what", "value", "runs"], rows)
 
 
-def _short(who: Sequence[str], holders: Mapping[str, list[str]], names: Sequence[str], groups: Sequence[Group]) -> str:
-    """The runs of one value; an algorithm whose runs all have it by its name alone."""
-    others = {holder for held in holders.values() if held is not who for holder in held}
+def _who(value: str, values: Sequence[Sequence[str]], groups: Sequence[Group], names: Sequence[str]) -> str:
+    """The runs of one value; an algorithm whose runs all have it by its name alone. values: of each group's runs."""
+    others = {name for name, own in zip(names, values, strict=True) if set(own) != {value}}
     found = []
-    for name, g in zip(names, groups, strict=True):
-        mine = [w for w in who if w.startswith(f"{name} {g.task}")]
-        whole = not any(other.startswith(tuple(f"{name} {h.task}" for h in groups)) for other in others)
-        found += [name] if whole and mine else mine
+    for g, name, own in zip(groups, names, values, strict=True):
+        if name not in others:
+            found.append(name)
+        elif set(own) == {value}:
+            found.append(f"{name} {g.task}")
+        else:
+            seeds = [run.result["seed"] for run, held in zip(g.runs, own, strict=True) if held == value]
+            found += [f"{name} {g.task} seed {seed}" for seed in seeds]
     return ", ".join(dict.fromkeys(found))
 
 

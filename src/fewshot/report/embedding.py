@@ -9,8 +9,11 @@ import numpy as np
 from fewshot.printable import printable
 from fewshot.report.style import COLOURS, INK, MUTED, RULE, styled
 from fewshot.shown import ShownEpisode
+from fewshot.text import shortened
 
-SIDE = 3.7  # inches of a map
+SIDE = 3.5  # inches of a map
+NAMED, LONGEST = 10, 24  # classes with their names beside the maps, and letters of a name
+LETTER = 0.07  # inches that one takes
 BEFORE, AFTER = "before adaptation", "after adaptation"
 
 
@@ -22,26 +25,31 @@ def maps(shown: ShownEpisode) -> list[tuple[str, ShownEpisode]]:
     return [(BEFORE, earlier), (AFTER, shown)]
 
 
-def draw_embedding(chosen: Sequence[tuple[str, ShownEpisode]], title: str) -> Any:
-    """A Figure with a map for each of `maps`: the two directions in which the embeddings vary most.
+def draw_embedding(chosen: Sequence[tuple[str, ShownEpisode]], title: str = "", *, legend: bool = True) -> Any:
+    """A Figure with a map for each of `maps`: the two directions in which the embeddings vary most, on one scale.
 
     Each query is tied to the mean of its own class; right and wrong are those of the test, after adaptation.
     """
     from matplotlib.figure import Figure
 
     with styled():
-        figure = Figure(figsize=(SIDE * len(chosen), SIDE + 0.5))
+        handles = _legend(chosen[0][1].names.tolist()) if legend else []
+        beside = 0.4 + LETTER * max((len(handle.get_label()) for handle in handles), default=0)
+        figure = Figure(figsize=(SIDE * len(chosen) + beside * legend, SIDE + 0.3 * bool(title)))
         panels = figure.subplots(1, len(chosen), squeeze=False)[0]
-        figure.suptitle(printable(title), fontsize=9, x=0.01, ha="left", color=INK)
+        if title:
+            figure.suptitle(printable(title), fontsize=9, x=0.01, ha="left", color=INK)
         for axes, (heading, shown) in zip(panels, chosen, strict=True):
             _draw(axes, shown)
             axes.set_title(heading, fontsize=9, color=INK)
-        figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=8,
-                      labelcolor=MUTED, handletextpad=0.2, columnspacing=1.2)  # fmt: skip
+        if legend:
+            figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK,
+                          handletextpad=0.2)  # fmt: skip
     return figure
 
 
-def _legend() -> list[Any]:
+def _legend(names: Sequence[str]) -> list[Any]:
+    """The marks, and of few classes the names."""
     from matplotlib.lines import Line2D
 
     kinds: list[tuple[str, dict[str, Any]]] = [
@@ -50,7 +58,12 @@ def _legend() -> list[Any]:
         ("query", {"marker": "o", "markersize": 4}),
         ("wrong query", {"marker": "x", "markersize": 6, "markeredgewidth": 1.8}),
     ]
-    return [Line2D([], [], color=MUTED, linestyle="none", label=name, **style) for name, style in kinds]
+    marks = [Line2D([], [], color=MUTED, linestyle="none", label=name, **style) for name, style in kinds]
+    return marks + [
+        Line2D([], [], color=COLOURS[n % len(COLOURS)], linestyle="none", marker="o", markersize=8,
+               label=f"{n + 1} {shortened(printable(name), LONGEST)}")
+        for n, name in enumerate(names if len(names) <= NAMED else ())
+    ]  # fmt: skip
 
 
 def _draw(axes: Any, shown: ShownEpisode) -> None:
@@ -74,6 +87,7 @@ def _draw(axes: Any, shown: ShownEpisode) -> None:
     axes.set_ylabel(f"second ({parts[1]:.0f} %)")
     axes.set(xticks=[], yticks=[])
     axes.margins(0.08)
+    axes.set_aspect("equal", adjustable="datalim")  # what is near in the map is near in its plane
     axes.spines[["left", "bottom"]].set_color(RULE)
 
 

@@ -14,7 +14,7 @@ from fewshot.text import columns, shortened
 GAP = 0.12  # between two images, in their width
 BREAK = 0.6  # between support and query
 EDGE = 0.1  # for frames that reach over
-LETTER = 0.06  # inches that a letter of a class's name takes
+LETTER = 0.066  # inches that a letter of a class's name takes
 LONGEST = 32  # letters of a name
 SMALL = 10  # from so many ways the images are drawn smaller
 
@@ -64,12 +64,13 @@ def _laid_out(title: str, names: Sequence[Sequence[str]], count: int, heading: f
     tile = 0.5 if ways < SMALL else 0.36
     left = 0.35 + LETTER * max(columns(name) for block in names for name in block)
     wide, high = tile * (EDGE + count * (1 + GAP) + BREAK), tile * (EDGE + ways * (1 + GAP))
-    width, above = max(left + wide + 0.1, 4.0), 0.3 + heading  # above a block: its words and its own title
-    height = 0.25 + len(names) * (above + high)
+    width, above = max(left + wide + 0.1, 4.0 * bool(title)), 0.3 + heading  # above a block: its words, its own title
+    top = 0.25 * bool(title)
+    height = top + len(names) * (above + high)
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("none")
     figure.text(0.1 / width, 1 - 0.08 / height, printable(title), fontsize=9, color=INK, va="top")
-    bottoms = [height - 0.25 - (i + 1) * (above + high) for i in range(len(names))]
+    bottoms = [height - top - (i + 1) * (above + high) for i in range(len(names))]
     return figure, [figure.add_axes((left / width, b / height, wide / width, high / height)) for b in bottoms]
 
 
@@ -94,7 +95,7 @@ def _draw(
         axes.imshow(mosaic, extent=extent, interpolation="nearest", aspect="equal")
     for row, name in enumerate(names):
         middle = row * step + 0.5
-        axes.text(-0.2, middle, f"{name}\u2002{row + 1}", ha="right", va="center", fontsize=7, color=INK)
+        axes.text(-0.2, middle, f"{name}\u2002{row + 1}", ha="right", va="center", fontsize=8, color=INK)
     for text, x in (("support", 0.0), ("query", start)):
         axes.text(x, -0.15, text, ha="left", va="bottom", fontsize=8, color=MUTED)
     if predicted is not None:

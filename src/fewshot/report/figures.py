@@ -13,13 +13,14 @@ from fewshot.report.embedding import draw_embedding, maps
 from fewshot.report.episodes import draw_shown
 from fewshot.report.groups import Group
 from fewshot.report.runs import RunRecord
-from fewshot.report.style import COLOURS, INK, MUTED, name_lines, png, styled, whole_steps
+from fewshot.report.style import COLOURS, INK, MUTED, name_lines, png, styled, usual_range, whole_steps
 from fewshot.run_folder import RunFolder
 from fewshot.shown import ShownEpisode
 from fewshot.sizes import chance
 
 log = logging.getLogger("fewshot")
 WIDTH, HEIGHT = 4.0, 3.0  # inches of one panel
+MOST = 8  # numbers on a curve
 
 
 def draw_finished(folder: RunFolder) -> None:
@@ -67,6 +68,7 @@ def draw_training(run: RunRecord) -> Any:
         steps, values = run.curve("train/loss")
         loss.plot(steps, values, color=COLOURS[0], marker="o" if len(steps) == 1 else "", markersize=4)
         loss.set(title="training loss", xlabel="step", ylim=(0, None))
+        usual_range(loss)
         _accuracy(accuracy, run)
         for axes in (loss, accuracy):
             whole_steps(axes)
@@ -77,11 +79,21 @@ def draw_inner_steps(run: RunRecord) -> Any:
     """Test accuracy after 0, 1, 2, ... inner steps, with chance and the pixels; a ring where training stops."""
     with styled():
         figure, (axes,) = _titled(run, 1)
-        value = plot_steps(axes, Group([run]), COLOURS[0])
+        value = plot_steps(axes, Group([run]), {"color": COLOURS[0], "marker": "o", "markersize": 3.5})
+        _numbers(axes, run)
         references = _references(axes, run, ("raw_pixels",))
         axes.set(title="test accuracy, %", ylim=(0, 100))
         name_lines(axes, [*references, (value, f"test {value:.1f}", COLOURS[0])])
     return figure
+
+
+def _numbers(axes: Any, run: RunRecord) -> None:
+    """The accuracy above each inner step, where they are few."""
+    steps = Group([run]).step_accuracy
+    assert steps is not None
+    for step, value in enumerate(steps.mean(0)[: steps.shape[1] if steps.shape[1] <= MOST else 0]):
+        axes.annotate(f"{value:.1f}", (step, value), xytext=(0, 9), textcoords="offset points", ha="center",
+                      fontsize=8, color=COLOURS[0])  # fmt: skip
 
 
 def _titled(run: RunRecord, panels: int) -> tuple[Any, Any]:
@@ -120,8 +132,9 @@ def _accuracy(axes: Any, run: RunRecord) -> None:
                       markersize=3, elinewidth=0.8, capsize=2)  # fmt: skip
         ends.append((values[-1], "validation", COLOURS[1]))
     test, width = result["test"]["accuracy"], result["test"]["accuracy_ci95"]
-    axes.errorbar([result["steps"]], [test], [width], color=INK, marker="D", markersize=5, capsize=3, elinewidth=1.2,
-                  zorder=5)  # fmt: skip
+    best = (result.get("val") or {}).get("best_step") if result["protocol"].get("checkpoint_rule") == "best" else None
+    axes.errorbar([result["steps"] if best is None else best], [test], [width], color=INK, marker="D", markersize=5,
+                  capsize=3, elinewidth=1.2, zorder=5)  # fmt: skip
     ends.append((test, f"test {test:.1f} ± {width:.1f}", INK))
     axes.set(title="accuracy, %", xlabel="step", ylim=(0, 100))
     name_lines(axes, [end for end in ends if math.isfinite(end[0])])

@@ -1,13 +1,13 @@
 """What a report finds, in words: who leads, by how much, and what cannot be told apart. Layer 5."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fewshot.report.comparison import Comparison, Pair
 from fewshot.report.groups import Group
 from fewshot.report.table import accuracy, points
-from fewshot.report.tables import BEST, TIED, by_cell
+from fewshot.report.tables import BEST, TIED, best_first, by_cell
 
-NAMED = 3  # of those that cannot be told apart
+NAMED = 3  # settings that cannot be told apart, and tasks
 
 
 def headline(groups: Sequence[Group], names: Sequence[str], comparison: Comparison) -> str:
@@ -22,11 +22,14 @@ def headline(groups: Sequence[Group], names: Sequence[str], comparison: Comparis
         best = max(range(len(groups)), key=lambda i: groups[i].accuracy)
         return f"{len(groups)} settings, each of a task of its own: {_reaches(groups[best], names[best])}"
     led: dict[str, list[Pair]] = {}
+    undecided: list[int] = []
     for members in rivals.values():
         first, tied = leader(members, groups, comparison)
-        second = comparison.between(first, _ranked(members, groups)[1])
+        second = comparison.between(first, best_first(members, groups)[1])
         if not tied and second:
             led.setdefault(names[first], []).append(second)
+        else:
+            undecided.append(first)
     of = "both tasks" if len(rivals) == 2 else f"all {len(rivals)} tasks"
     if not led:
         return f"In {of} the best setting cannot be told from the next"
@@ -36,10 +39,18 @@ def headline(groups: Sequence[Group], names: Sequence[str], comparison: Comparis
         whom = f" {next(iter(others))}" if all(len(m) == 2 for m in rivals.values()) and len(others) == 1 else ""
         low, high = (choose(pairs, key=lambda pair: pair.difference.value) for choose in (min, max))
         return f"{name} leads{whom} in {of}, by {points(low.difference)} to {points(high.difference)} points"
-    parts = [f"{name} leads in {len(pairs)} of {len(rivals)} tasks" for name, pairs in
-             sorted(led.items(), key=lambda item: -len(item[1]))]  # fmt: skip
-    undecided = len(rivals) - sum(map(len, led.values()))
-    return "; ".join([*parts, *([f"in {undecided} no leader can be told"] if undecided else [])])
+    order = sorted(led.items(), key=lambda item: -len(item[1]))
+    parts = [f"{name} leads {_where([pair.a for pair in pairs], groups, rivals)}" for name, pairs in order]
+    if undecided:
+        parts.append(f"{_where(undecided, groups, rivals)} no leader can be told")
+    return "; ".join(parts)
+
+
+def _where(leaders: Sequence[int], groups: Sequence[Group], rivals: Collection[object]) -> str:
+    """`at 5-way 1-shot`; of many tasks only their number, `in 5 of 8 tasks`."""
+    tasks = [groups[i].task for i in leaders]
+    few = len(rivals) <= NAMED and len({groups[i].tested_on for i in leaders}) == 1
+    return f"at {' and '.join(tasks)}" if few else f"in {len(tasks)} of {len(rivals)} tasks"
 
 
 def details(groups: Sequence[Group], names: Sequence[str], comparison: Comparison) -> list[str]:
@@ -51,7 +62,7 @@ def details(groups: Sequence[Group], names: Sequence[str], comparison: Compariso
         group = groups[members[0]]
         where = f"at {group.task}" + (f" on {group.tested_on}" if several_data else "")
         first, tied = leader(members, groups, comparison)
-        rest = [i for i in _ranked(members, groups) if i != first and i not in tied]
+        rest = [i for i in best_first(members, groups) if i != first and i not in tied]
         if len(members) == 1:
             found.append(_reaches(group, names[first]))
         elif tied:
@@ -77,7 +88,7 @@ def below_pixels(groups: Sequence[Group], names: Sequence[str]) -> str:
 
 def leader(members: Sequence[int], groups: Sequence[Group], comparison: Comparison) -> tuple[int, list[int]]:
     """Of groups of one task the best, and those that cannot be told from it: in truth, or for want of episodes."""
-    first, *others = _ranked(members, groups)
+    first, *others = best_first(members, groups)
     pairs = {i: comparison.between(first, i) for i in others}
     return first, [i for i, pair in pairs.items() if pair is None or not pair.apart]
 
@@ -91,10 +102,6 @@ def marks(groups: Sequence[Group], comparison: Comparison) -> list[str]:
         for i in tied:
             found[i] = TIED if comparison.between(first, i) else ""
     return found
-
-
-def _ranked(members: Sequence[int], groups: Sequence[Group]) -> list[int]:
-    return sorted(members, key=lambda i: -groups[i].accuracy)
 
 
 def _reaches(group: Group, name: str) -> str:

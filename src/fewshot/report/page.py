@@ -11,7 +11,7 @@ import yaml
 from fewshot import __version__
 from fewshot.errors import InputError
 from fewshot.printable import printable
-from fewshot.report import charts, tables
+from fewshot.report import charts, rows, tables
 from fewshot.report.differences import same_and_differing
 from fewshot.report.embedding import draw_embedding, maps
 from fewshot.report.episodes import draw_shown
@@ -23,12 +23,15 @@ from fewshot.report.settings import axes, on_axis
 from fewshot.report.style import svg
 from fewshot.report.template import render
 
+SHOWN = 12  # settings of which episodes are shown
+
 
 @dataclass(frozen=True)
 class Picture:
     svg: str  # empty: it cannot be drawn, and the caption says why
     caption: str
     title: str = ""
+    tall: bool = False
 
 
 def html(report: Report) -> str:
@@ -44,7 +47,7 @@ def html(report: Report) -> str:
         results=tables.results(groups, names, report.marks), each_run=tables.each_run(report.runs),
         pairs=tables.pairs(report.comparison, groups, names),
         papers=tables.papers(groups, names), paper_picture=_paper(groups, names),
-        episodes=list(_episodes(groups, names)), cost=tables.cost(groups, names),
+        episodes=list(_episodes(groups, names)), shown=SHOWN, settings=len(groups), cost=tables.cost(groups, names),
         unfinished=report.unfinished, jobs=[job for job in report.jobs if job.last_lines],
         protocol=same_and_differing(groups, names, lambda run: run.result["protocol"]),
         training=same_and_differing(groups, names, lambda run: run.result.get("train") or {}),
@@ -70,7 +73,11 @@ def _panels(title: str, draw: Callable[[], charts.Panels]) -> list[Picture]:
     except Exception as error:
         return [Picture("", f"{title}: cannot be drawn, {reason(error)}")]
     return [
-        replace(_picture(f"{title}, {name}", partial(_itself, figure)), title=f"{title}, {name}")
+        replace(
+            _picture(f"{title}, {name}", partial(_itself, figure)),
+            title=f"{title}, {name}",
+            tall=figure.get_size_inches()[1] > 1.5 * charts.HEIGHT,
+        )
         for name, figure in drawn
     ]
 
@@ -107,26 +114,30 @@ def _charts_of_data(groups: Sequence[Group], names: Sequence[str], where: str) -
 def _paper(groups: Sequence[Group], names: Sequence[str]) -> Picture | None:
     if not any(g.paper for g in groups):
         return None
-    return _picture("Published and own accuracy", partial(charts.draw_paper, groups, names))
+    return _picture("Published and own accuracy", partial(rows.draw_paper, groups, names))
 
 
 def _episodes(groups: Sequence[Group], names: Sequence[str]) -> Iterator[tuple[str, list[list[Picture]]]]:
-    """For each group a heading, and for each kept episode of its first seed: its picture and maps of its embeddings."""
-    for group, name in zip(groups, names, strict=True):
-        run, rows = group.runs[0], []
+    """For each of the `SHOWN` best settings a heading, and for each kept episode of its first seed: its picture and the
+    map of its embeddings."""
+    ranked = [tables.best_first(members, groups) for members in tables.by_cell(groups).values()]
+    ranks = {i: rank for members in ranked for rank, i in enumerate(members)}
+    for i in sorted(sorted(ranks, key=lambda i: ranks[i])[:SHOWN]):
+        group, name, run, found = groups[i], names[i], groups[i].runs[0], []
         try:
             kept = run.shown
         except InputError as error:  # damaged
-            kept, rows = [], [[Picture("", str(error))]]
+            kept, found = [], [[Picture("", str(error))]]
         for shown in kept:
             what = episode_title(run, shown)
             alike = f"{name}, {group.task}, {what}"
-            row = [
-                _picture(f"embeddings {one[0]} of {alike}", partial(draw_embedding, [one], "")) for one in maps(shown)
-            ]
-            rows.append([_picture(alike, partial(draw_shown, shown, what)), *row])
-        if rows:
-            yield f"{name}, {group.task} on {group.tested_on}, seed {run.result['seed']}", rows
+            found.append([
+                replace(_picture(alike, partial(draw_shown, shown, "")), title=what),
+                replace(_picture(f"embeddings of {alike}", partial(draw_embedding, maps(shown), legend=False)),
+                        title="its embeddings"),
+            ])  # fmt: skip
+        if found:
+            yield f"{name}, {group.task} on {group.tested_on}, seed {run.result['seed']}", found
 
 
 def _configuration(runs: Sequence[RunRecord]) -> str:

@@ -82,9 +82,11 @@ class Report:
         return tables.unfinished(self.runs, self.jobs)
 
     def summary(self) -> str:
-        """`16 runs finished, 1 unfinished; sweep of 18 jobs: 16 with a result, 1 failed, 1 waiting`."""
-        parts = [f"{len(self.finished)} runs finished, {len(self.runs) - len(self.finished)} unfinished"]
-        for sweep in self.sweeps:
+        """`16 runs finished, 1 unfinished; sweep of 18 jobs: 16 with a result, 1 failed, 1 waiting`; of a sweep that is
+        complete nothing."""
+        done, left = len(self.finished), len(self.runs) - len(self.finished)
+        parts = [f"{done} run{'s' * (done != 1)} finished" + (f", {left} unfinished" if left else "")]
+        for sweep in [sweep for sweep in self.sweeps if sweep.missing]:
             by_status: dict[str, int] = {}
             for job in sweep.missing:
                 by_status[job.status] = by_status.get(job.status, 0) + 1

@@ -101,7 +101,7 @@ class RunRecord:
         """Outer updates done, as far as the folder tells."""
         return int(self.result["steps"]) if self.finished else int(self.metrics[-1]["step"]) if self.metrics else 0
 
-    @property
+    @cached_property
     def setting(self) -> dict[str, Any]:
         """What its numbers depend on, but for the seed: path -> value."""
         flat = computing(self.config)

@@ -5,6 +5,7 @@ matplotlib is imported late everywhere: half a second.
 
 import base64
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,7 @@ def svg(figure: Any, title: str) -> str:
     text = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), text)  # fine enough
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # the page's own typeface
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
-    size = f'viewBox="0 0 {width} {height}" style="max-width:{1.3 * float(width):.0f}pt"'
+    size = f'viewBox="0 0 {width} {height}" style="--width:{float(width):.0f}pt"'
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     opening = f'<svg role="img" aria-label="{_escaped(title)}" {size} {names}'
     return re.sub(r"<svg[^>]*", lambda _: opening, text, count=1)
@@ -108,8 +109,9 @@ def _escaped(text: str) -> str:
     return printable(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
-def apart(values: Sequence[float], least: float) -> list[float]:
-    """The values moved as little as is needed for neighbours to be `least` apart, in their own order."""
+def apart(values: Sequence[float], least: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    """The values moved as little as is needed for neighbours to be `least` apart, in their own order; between low and
+    high, where there is room."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     blocks: list[list[int]] = []
     centres: list[float] = []
@@ -125,6 +127,12 @@ def apart(values: Sequence[float], least: float) -> list[float]:
     for block, centre in zip(blocks, centres, strict=True):
         for k, i in enumerate(block):
             placed[i] = centre + least * (k - (len(block) - 1) / 2)
+    for i in reversed(order):
+        placed[i] = high = min(placed[i], high)
+        high -= least
+    for i in order:
+        placed[i] = low = max(placed[i], low)
+        low += least
     return placed
 
 
@@ -134,7 +142,7 @@ def name_lines(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
         return
     low, high = axes.get_ylim()
     height = axes.figure.get_size_inches()[1] * axes.get_position().height * 72  # points
-    places = apart([y for y, _, _ in ends], (high - low) * 10 / max(height, 1))
+    places = apart([y for y, _, _ in ends], (high - low) * 10 / max(height, 1), low, high)
     for (_, text, colour), y in zip(ends, places, strict=True):
         axes.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
                       color=colour, fontsize=8, va="center", annotation_clip=False)  # fmt: skip
@@ -145,3 +153,14 @@ def whole_steps(axes: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def usual_range(axes: Any) -> None:
+    """Lets the start of a loss that is far above all the rest leave the axis at the top: it would flatten the rest."""
+    curves = [line.get_ydata() for line in axes.lines if len(line.get_ydata())]
+    start = max((max(y) for y in curves), default=1.0)
+    rest = max((max(y[len(y) // 20 :]) for y in curves), default=1.0)
+    if math.isfinite(rest) and start > 2 * rest:
+        axes.set_ylim(top=1.1 * rest)
+        axes.annotate(f"starts at {start:.3g}", (0, 1), xycoords="axes fraction", xytext=(14, -2),
+                      textcoords="offset points", color=MUTED, fontsize=8, va="top")  # fmt: skip

@@ -1,5 +1,6 @@
 """What the tables of a report say. Layer 5."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -23,6 +24,11 @@ def by_cell(groups: Sequence[Group]) -> dict[tuple[str, int | str, int | str], l
     return found
 
 
+def best_first(members: Sequence[int], groups: Sequence[Group]) -> list[int]:
+    """Settings by their accuracy."""
+    return sorted(members, key=lambda i: -groups[i].accuracy)
+
+
 def pivot(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str]) -> Table:
     """A row for each algorithm or setting, a column for each task; the best of a task bold, ties with it marked."""
     cells = by_cell(groups)
@@ -43,13 +49,15 @@ def pivot(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str]) -
         pixels = groups[members[0]].mean("baselines", "raw_pixels", "accuracy")
         columns[title] = [NONE if i is None else marked(groups[i], marks[i]) for i in chosen] + [number(pixels)]
         strong[title] = [i is not None and marks[i] == BEST and len(members) > 1 for i in chosen]
-    if len({g.runs[0].network.text for g in groups}) > 1:
-        columns["network"] = [
-            ", ".join(dict.fromkeys(groups[i].runs[0].network.text for i in row.values())) for _, row in rows
-        ] + [NONE]
     note = "Bold: the best of a column." if any(map(any, strong.values())) else ""
     if TIED in marks:
         note += f" {TIED} cannot be told from it."
+    networks = Counter(g.runs[0].network.text for g in groups).most_common()
+    if len(networks) > 1:
+        usual = networks[0][0]
+        used = [dict.fromkeys(groups[i].runs[0].network.text for i in row.values()) for _, row in rows]
+        columns["network"] = ["" if list(those) == [usual] else ", ".join(those) for those in used] + [""]
+        note += f" Network: {usual} where no other is named."
     note = "\n".join(filter(None, [note, *overlaps(groups)]))
     return condensed(columns, always=[name for name in columns if name != "network"], note=note, strong=strong)
 
@@ -83,8 +91,10 @@ def pairs(comparison: Comparison, groups: Sequence[Group], names: Sequence[str])
 def results(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str]) -> Table:
     """A row for each setting: mean over seeds with the interval over episodes; apart from it the spread over seeds.
 
-    The accuracy stands second, then what differs between the rows.
+    The best of a task first. The accuracy stands second, then what differs between the rows.
     """
+    order = [i for members in by_cell(groups).values() for i in best_first(members, groups)]
+    groups, names, marks = [groups[i] for i in order], [names[i] for i in order], [marks[i] for i in order]
     first = groups[0].runs[0] if groups else None
     stars = ["" if first is None or g.runs[0].same_network(first) else "*" for g in groups]
     columns = {
@@ -93,9 +103,9 @@ def results(groups: Sequence[Group], names: Sequence[str], marks: Sequence[str])
         "ways": [str(g.result["ways"]) for g in groups],
         "shots": [str(g.result["shots"]) for g in groups],
         "data": [g.tested_on for g in groups],
-        "network": [g.runs[0].network.text + star for g, star in zip(groups, stars, strict=True)],
         "published": [published(g) for g in groups],
         "sd of seeds": [number(g.spread) for g in groups],
+        "network": [g.runs[0].network.text + star for g, star in zip(groups, stars, strict=True)],
         "seeds": [_list(g.seeds) for g in groups],
         "raw pixels": [number(g.mean("baselines", "raw_pixels", "accuracy")) for g in groups],
         "untrained": [number(g.mean("baselines", "untrained", "accuracy")) for g in groups],
