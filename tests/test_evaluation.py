@@ -91,7 +91,7 @@ def test_episodes_of_drawn_size_are_tested_each_by_itself(make_blobs: Callable[.
     sizes: dict[str, Any] = {"ways": {"low": 2, "high": 4}, "shots": {"low": 1, "high": 4}, "queries": 4}
     draws = EpisodeSampler(make_blobs(noise=90.0), "train", **sizes, seed=0)
     found, algorithm = run(draws), NearestMean()
-    for k, episode in enumerate(draws.sample(0, 10).apart()):
+    for k, episode in enumerate(draws.sample(0, 10).unpadded()):
         logits = algorithm.predict(algorithm.adapt(*episode[:2], ways=episode.ways), episode.query_x)
         assert logits.shape == (1, 4 * episode.ways, episode.ways)
         right = (logits.argmax(-1) == episode.query_y).double().mean() * 100
@@ -129,13 +129,13 @@ def test_summary_is_what_results_hold(sampler: EpisodeSampler) -> None:
 def test_it_can_be_stopped_between_batches(sampler: EpisodeSampler) -> None:
     seen: list[int] = []
 
-    def between() -> None:
+    def before_batch() -> None:
         seen.append(len(seen))
         if len(seen) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(NearestMean(), sampler, episodes=100, tasks=5, between=between)
+        evaluate(NearestMean(), sampler, episodes=100, tasks=5, before_batch=before_batch)
     assert seen == [0, 1, 2]
 
 

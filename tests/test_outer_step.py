@@ -252,7 +252,7 @@ def test_an_evaluation_asks_nothing_before_its_end(images: ImageSet, model: str)
     asked: list[int] = []
     with mode:
         evaluate(
-            algorithm, sampler, episodes=6, tasks=2, every_step=True, between=lambda: asked.append(len(mode.asked))
+            algorithm, sampler, episodes=6, tasks=2, every_step=True, before_batch=lambda: asked.append(len(mode.asked))
         )
     assert asked == [0, 0, 0]
 

@@ -264,7 +264,7 @@ def test_episodes_that_cannot_be(make_images: Make, options: dict[str, int], mes
 
 
 def test_episodes_of_drawn_size(make_images: Make) -> None:
-    """Ways and shots are uniform, and what is over is marked, whatever the batch; all images are of their classes."""
+    """Ways and shots are uniform, and padding is marked, whatever the batch; all images are of their classes."""
     images = make_images([20] * 8)
     draws = sampler(images, ways={"low": 2, "high": 5}, shots={"low": 1, "high": 9}, queries=2)
     batch = draws.sample(0, 4000)
@@ -285,7 +285,7 @@ def test_episodes_of_drawn_size(make_images: Make) -> None:
     rows = rows_of(torch.cat([batch.support_x, batch.query_x], 1))
     assert (rows.sort(-1).values.diff(dim=-1) > 0).all()
     assert same(draws.sample(7, 3), Episode(*[t[7:10] for t in batch]))
-    for t, alone in enumerate(Episode(*[t[:50] for t in batch]).apart()):
+    for t, alone in enumerate(Episode(*[t[:50] for t in batch]).unpadded()):
         n, k = int(there[t].sum()), int(shots[t, 0])
         assert alone.support_y.tolist() == [[c for c in range(n) for _ in range(k)]]
         assert alone.query_x.shape[:2] == (1, 2 * n) and alone.classes.tolist() == [batch.classes[t, :n].tolist()]
@@ -299,7 +299,7 @@ def test_shots_drawn_per_class_and_queries_that_are_the_rest(make_images: Make) 
     assert torch.equal(shots + queries, torch.full_like(shots, 12))
     pairs = torch.bincount(((shots[:, 0] - 1) * 9 + shots[:, 1] - 1), minlength=81)
     assert chi_square(pairs) < 125  # 80: p = 1e-3, two classes of a task are independent
-    for episode in Episode(*[t[:20] for t in batch]).apart():
+    for episode in Episode(*[t[:20] for t in batch]).unpadded():
         rows = rows_of(torch.cat([episode.support_x, episode.query_x], 1))
         assert len(rows.unique()) == 36, "an image is a shot or a query, and none is left out"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fewshot.errors import InputError
-from fewshot.sizes import Size, chance, largest, numbers, said, sizes
+from fewshot.sizes import Size, chance, in_words, largest, numbers, sizes
 
 DRAWN = {"low": 1, "high": 9}
 
@@ -24,7 +24,7 @@ def test_numbers_and_draws() -> None:
 
 def test_what_a_result_says() -> None:
     values: list[Any] = [5, DRAWN, {**DRAWN, "per": "class"}, {"low": 3, "high": 3}, {"rest_of": 12}]
-    assert [said(value) for value in values] == [5, "1 to 9", "1 to 9 per class", "3", "the rest of 12"]
+    assert [in_words(value) for value in values] == [5, "1 to 9", "1 to 9 per class", "3", "the rest of 12"]
     assert sorted(["5 to 20", 10, "1 to 9", 5], key=numbers) == ["1 to 9", 5, "5 to 20", 10]
     assert chance(5) == 20 and chance("2 to 4") == pytest.approx((50 + 100 / 3 + 25) / 3)
     assert all(math.isnan(chance(text)) for text in ("none", "0", f"1 to {10**9}"))

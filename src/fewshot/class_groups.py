@@ -49,7 +49,7 @@ class ClassGroups:
         self._first = self.sizes.cumsum(0) - self.sizes
 
     def draw(self, key: Tensor) -> Tensor:
-        """Keys [T] of episodes -> places within the split of `ways` classes of one group, [T, N], all alike likely."""
+        """Keys [T] of episodes -> places within the split of `ways` classes of one group, drawn uniformly: [T, N]."""
         group = random.below(random.mix(key, key.new_full((), 0)), len(self.sizes))
         member = random.distinct(random.mix(key, key.new_full((), 1)), self.sizes[group], self.ways)
         return self._order[self._first[group][:, None] + member]

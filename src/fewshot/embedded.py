@@ -43,7 +43,7 @@ class EmbeddedEpisodes:
 
 def embedded(
     algorithm: Algorithm, sampler: EpisodeSampler, *, episodes: int, tasks: int, dtype: torch.dtype | None,
-    between: Callable[[], None], processes: Processes,
+    before_batch: Callable[[], None], processes: Processes,
 ) -> EmbeddedEpisodes | None:  # fmt: skip
     """Where that is less work than `episodes` episodes of images and gives the same; None elsewhere.
 
@@ -59,7 +59,7 @@ def embedded(
     mine, at_once = rows.tensor_split(processes.size)[processes.rank], tasks * per_episode
     parts: list[Tensor] = []
     for i in range(0, -(-images // processes.size), at_once):  # as often in all processes
-        between()
+        before_batch()
         x = sampler.images(mine[i : i + at_once].to(sampler.source.device))
         with autocast(sampler.source.device, dtype):
             parts.append(embed(backbone, x[None])[0])  # [B, D]

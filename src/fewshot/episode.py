@@ -9,7 +9,7 @@ Shapes, everywhere:
     logits    [T, N*Q, N]
 
 Rows are class-major: all shots of class 0, then of class 1, and so on. Where the tasks of a meta-batch differ in size
-(see `sizes`), it has the shapes of the largest: images that are over have the label -1, such classes the id -1.
+(see `sizes`), smaller ones are padded to the largest: padding images have the label -1, padding classes the id -1.
 """
 
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ class Episode(NamedTuple):
         """What `StepOutput.logits` are to predict: [T, N*Q]."""
         return self.query_y
 
-    def apart(self) -> Iterator["Episode"]:
-        """Its tasks one by one, each of its own size: nothing that is over is left."""
+    def unpadded(self) -> Iterator["Episode"]:
+        """Its tasks one by one, each of its own size, without padding."""
         for x, y, query_x, query_y, classes in zip(*self, strict=True):
             shots, asked, there = y >= 0, query_y >= 0, classes >= 0
             parts = (x[shots], y[shots], query_x[asked], query_y[asked], classes[there])

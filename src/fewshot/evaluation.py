@@ -63,14 +63,14 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     algorithm: Algorithm, sampler: EpisodeSampler, *, episodes: int, tasks: int, dtype: torch.dtype | None = None,
-    every_step: bool = False, between: Callable[[], None] = lambda: None, processes: Processes = ALONE,
+    every_step: bool = False, before_batch: Callable[[], None] = lambda: None, processes: Processes = ALONE,
     advance: Callable[[int], None] = lambda episodes: None, cuda_graph: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Adapt to and predict episodes 0..episodes-1 of the stream, `tasks` at a time, without gradients.
 
     The queries of an episode come in an order that does not tell their classes. Where that is less work and the
     algorithm allows it (`fixed_features`), all images are embedded once first.
-    every_step: also predict after each inner step. between: called before each batch (to stop early). advance:
+    every_step: also predict after each inner step. before_batch: called before each (to stop early). advance:
     called after each with the number of episodes that are done with it.
     processes: take turns at the batches and hand each other what they gave: all return the same, and the same
     as one process alone.
@@ -79,8 +79,9 @@ def evaluate(
     start = time.perf_counter()
     with _evaluating(algorithm):
         features = embedded(
-            algorithm, sampler, episodes=episodes, tasks=tasks, dtype=dtype, between=between, processes=processes
-        )
+            algorithm, sampler, episodes=episodes, tasks=tasks, dtype=dtype, before_batch=before_batch,
+            processes=processes,
+        )  # fmt: skip
         model, source = (algorithm.on_features(), features) if features else (algorithm, sampler)
         tasks *= FEATURE_TASKS if features else 1
         device = sampler.source.device
@@ -89,12 +90,12 @@ def evaluate(
         def score(first: Tensor, tasks: int) -> tuple[Tensor, ...]:
             batch = source.sample(first, tasks)
             with autocast(device, dtype):
-                return _tested(model, batch, first, every_step=every_step, apart=sampler.padded)
+                return _tested(model, batch, first, every_step=every_step, padded=sampler.padded)
 
         batches = _Batches(score, tasks, device=device, cuda_graph=cuda_graph)
         parts = []
         for start_of_round in range(0, episodes, tasks * processes.size):
-            between()
+            before_batch()
             first = start_of_round + tasks * processes.rank
             if first < episodes:
                 parts.append(batches(first, min(tasks, episodes - first)))
@@ -129,15 +130,15 @@ class _Batches:
 
 
 def _tested(
-    algorithm: Algorithm, batch: Episode, first: Tensor, *, every_step: bool, apart: bool
+    algorithm: Algorithm, batch: Episode, first: Tensor, *, every_step: bool, padded: bool
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Per episode: accuracy after each step [T, S+1], whether all was finite, classes [T, N], loss.
 
-    apart: the episodes differ in size, and each is adapted to by itself, so that every algorithm can.
+    padded: the episodes differ in size, and each is adapted to by itself, without padding, so that every algorithm can.
     """
     scores = [
         _scores(list(_predictions(algorithm, episodes, first + t, every_step=every_step)), episodes)
-        for t, episodes in enumerate(batch.apart() if apart else [batch])
+        for t, episodes in enumerate(batch.unpadded() if padded else [batch])
     ]
     accuracy, finite, loss = (torch.cat(parts) for parts in zip(*scores, strict=True))
     return accuracy, finite, batch.classes, loss
@@ -192,7 +193,7 @@ def raw_pixels(
     parts = []
     for first in range(0, episodes, tasks):
         batch = sampler.sample(first, min(tasks, episodes - first))
-        for e in batch.apart() if sampler.padded else [batch]:
+        for e in batch.unpadded() if sampler.padded else [batch]:
             support, query = e.support_x.flatten(2), e.query_x.flatten(2)
             parts.append(class_mean_accuracy(support, e.support_y, query, e.query_y, e.ways))
         advance(len(batch.query_y))

@@ -26,7 +26,7 @@ from fewshot.plan import Plan
 from fewshot.prepare import Prepared, prepare, tell
 from fewshot.run_folder import RunFolder
 from fewshot.signals import Stopped, StopSignal
-from fewshot.sizes import said
+from fewshot.sizes import in_words
 from fewshot.training_state import TrainingProgress
 
 log = logging.getLogger("fewshot")
@@ -123,7 +123,7 @@ def _test(made: Prepared, folder: RunFolder, progress: TrainingProgress, stop: S
     ) is not None:
         checkpoint.load_into(algorithm, model)
 
-    def between() -> None:
+    def before_batch() -> None:
         if (signum := processes.agree(stop.received)) is not None:
             raise Stopped(signum, f"stopped while testing; the same command goes on from {folder.path}")
 
@@ -134,7 +134,7 @@ def _test(made: Prepared, folder: RunFolder, progress: TrainingProgress, stop: S
         cuda_graph=made.trainer.cuda_graph,
     )  # fmt: skip
     untrained = partial(assemble.make_algorithm, config, made.context, config["seed"])
-    outcome = final_test.run_test(tested, untrained=untrained, between=between)
+    outcome = final_test.run_test(tested, untrained=untrained, before_batch=before_batch)
     if processes.first:
         final_test.keep_episodes(folder, tested, outcome.done)
     return result.make_result(
@@ -153,7 +153,7 @@ def _ensemble(algorithm: Algorithm, folder: RunFolder, members: int, processes: 
 
 def _train_facts(made: Prepared) -> dict[str, Any]:
     sizes: dict[str, Any] = {"ways": None, "shots": None, "queries": None, "tasks": None}
-    sizes |= {key: said(value) for key, value in vars(made.algorithm.stream).items()}
+    sizes |= {key: in_words(value) for key, value in vars(made.algorithm.stream).items()}
     start = made.start._asdict() if made.start else None
     return sizes | {"split": made.config["train_split"], "init": start}
 
@@ -195,7 +195,7 @@ def evaluate(plan: Plan, machine: Machine, draw: Draw) -> RunFolder:
     )  # fmt: skip
     final_test.keep_episodes(folder, tested, outcome.done)
     paper = config["paper"] if config["paper"] != model.config["paper"] else None  # the run's own is of its own test
-    sizes = {key: said(model.config[f"train_{key}"]) for key in ("ways", "shots", "queries")}
+    sizes = {key: in_words(model.config[f"train_{key}"]) for key in ("ways", "shots", "queries")}
     content = result.make_result(
         tested, outcome, identity=ident, train=sizes, val=None, paper=paper, cost={}, run=str(run.path)
     )

@@ -54,16 +54,16 @@ class Outcome(NamedTuple):
 
 
 def run_test(
-    tested: Tested, *, untrained: Callable[[], Algorithm] | None = None, between: Callable[[], None] = lambda: None
+    tested: Tested, *, untrained: Callable[[], Algorithm] | None = None, before_batch: Callable[[], None] = lambda: None
 ) -> Outcome:
     """The test split, touched once: the model, and the baselines on the same episodes.
 
-    untrained: makes the same model before training, for the second baseline. between: called before each batch.
+    untrained: makes the same model before training, for the second baseline. before_batch: called before each batch.
     """
     tested.algorithm.check_measured()
     evaluation, machine = tested.config["evaluation"], tested.machine
     options: dict[str, Any] = {"episodes": evaluation["episodes"], "tasks": evaluation["tasks"]}
-    shared = options | {"dtype": machine.dtype, "processes": machine.processes, "between": between}
+    shared = options | {"dtype": machine.dtype, "processes": machine.processes, "before_batch": before_batch}
     shared["cuda_graph"] = tested.cuda_graph and machine.device.type == "cuda"
     rounds = 2 if untrained is None else 3
     with Progress("testing, with baselines", rounds * options["episodes"], usual=True) as work:

@@ -100,7 +100,7 @@ class OuterStep:
         check_step(f"{type(self.algorithm).__name__}.forward", out, batch)
         out.loss.backward()
         right = (out.logits.detach().argmax(-1) == batch.targets).double().sum()
-        accuracy = 100 * right / (batch.targets >= 0).sum()  # what is over in a task has the label -1
+        accuracy = 100 * right / (batch.targets >= 0).sum()  # padding has the label -1
         self.measured.copy_(torch.stack([out.loss.detach().double(), accuracy]))
 
     def average_over_processes(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from fewshot import changes, resume
 from fewshot.records import Damaged
 from fewshot.run_folder import RunFolder
-from fewshot.sizes import numbers, said
+from fewshot.sizes import in_words, numbers
 from fewshot.trained import chosen_names, stored_names
 
 
@@ -49,7 +49,7 @@ def plan_training(
     """choices: group -> name of the YAML file. The run's name is `name`, else <algorithm>_<dataset>_<ways>w<shots>s."""
     names = chosen_names(config, choices)
     what = [re.sub(r"[^\w.,+-]+", "-", names[group]) for group in ("algorithm", "dataset")]
-    ways, shots = ("-".join(map(str, numbers(said(config[key])))) for key in ("ways", "shots"))
+    ways, shots = ("-".join(map(str, numbers(in_words(config[key])))) for key in ("ways", "shots"))
     name = str(config["name"] or "_".join([*what, f"{ways}w{shots}s"]))
     parent = Path(config["output_dir"]) / "train" / name
     return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, sweep=sweep,

@@ -16,7 +16,7 @@ from fewshot.engine.code_version import git_commit
 from fewshot.engine.runtime import describe
 from fewshot.evaluation import Evaluation
 from fewshot.final_test import Outcome, Tested
-from fewshot.sizes import chance, said
+from fewshot.sizes import chance, in_words
 from fewshot.training_state import TrainingProgress
 from fewshot.transforms import Augment, described
 
@@ -34,7 +34,7 @@ def make_result(
     run: folder of the training, where this is an evaluation of it.
     """
     config, done, machine = tested.config, outcome.done, tested.machine
-    asked = {key: said(config[key]) for key in ("ways", "shots", "queries")} | {"seed": config["seed"]}
+    asked = {key: in_words(config[key]) for key in ("ways", "shots", "queries")} | {"seed": config["seed"]}
     episodes_per_second = {"test_episodes_per_second": len(done.accuracy) / done.seconds}
     return {
         "schema": SCHEMA, "name": tested.run_name, "algorithm": tested.names["algorithm"],
@@ -97,7 +97,7 @@ def protocol(images: ImageSet, algorithm: Algorithm, test: Mapping[str, Any], au
 def _test_facts(tested: Tested) -> dict[str, Any]:
     """How the test's episodes were drawn, and which checkpoint was tested on them."""
     config, sampler = tested.config, tested.sampler
-    return {"queries": said(config["queries"]), "checkpoint_rule": tested.which,
+    return {"queries": in_words(config["queries"]), "checkpoint_rule": tested.which,
             "within_groups": config["within_groups"], "skipped_groups": sampler.groups.skipped,
             "eval_seed": config["eval_seed"], "query_balance": sampler.query_balance,
             "episodes_file": sampler.given_from, "overlap": tested.overlap}  # fmt: skip

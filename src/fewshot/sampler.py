@@ -24,7 +24,7 @@ from fewshot.transforms import Transform
 class Drawn(NamedTuple):
     """T episodes before their images are gathered; M queries in each, sorted by class.
 
-    N, K and M are the most that an episode may have; in a smaller one the images that are over count for nothing.
+    N, K and M are the most that an episode may have; a smaller one is padded.
     """
 
     position: Tensor  # [T, N] int64, of the classes within the split
@@ -33,16 +33,16 @@ class Drawn(NamedTuple):
     query_y: Tensor  # [T, M] int64 in 0..N-1
     number: Tensor  # [T, M] int64, of a query among those of its class
     keys: Tensor  # [T, N] int64, what the transforms of the class's images draw from
-    shots: Tensor  # [T, N] int64 in 0..K, support images that count; 0: the episode does not have the class
-    asked: Tensor  # [T, M] bool, queries that count
+    shots: Tensor  # [T, N] int64 in 0..K, support images that are no padding; 0: the class itself is padding
+    asked: Tensor  # [T, M] bool, queries that are no padding
 
 
 class EpisodeSampler:
     """N-way K-shot Q-query episodes of one split.
 
     ways, shots, queries: a number, or how it is drawn for each episode (see `sizes`). Batches then have the shapes of
-    the largest episode; support and query images that count for nothing have the label -1, classes the id -1. They
-    are other images of the same classes (of other classes, where it is the class that is over).
+    the largest episode: smaller ones are padded by further images of the same classes, with the label -1, and by
+    further classes, with the id -1.
     transforms: what is done to every image, after the data set's own transforms.
     support, support_copies: each support image is replaced by so many copies, changed by the transforms `support`:
     an episode then has K * support_copies support images per class.
@@ -131,12 +131,12 @@ class EpisodeSampler:
         drawing = random.distinct(per_class, self.source.sizes[position], self.images_per_class)
         rows = self.source.starts[position][..., None] + drawing  # [T, N, images per class]
         query_y, number = self._shared_out(key)
-        shots, asked = self._counting(key, query_y, number)
+        shots, asked = self._unpadded_sizes(key, query_y, number)
         place = query_y * self.most + number  # [T, M], among the last images of all classes
         query = rows[..., -self.most :].flatten(1).gather(1, place)
         return Drawn(position, rows[..., : self.shots], query, query_y, number, per_class, shots, asked)
 
-    def _counting(self, key: Tensor, query_y: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+    def _unpadded_sizes(self, key: Tensor, query_y: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         """The fields `shots` and `asked` for the keys [T] of the episodes."""
         of_ways, of_shots = self.sizes.ways, self.sizes.shots
         if not self.padded:

@@ -78,7 +78,7 @@ def adapt_and_show(
 
     names: of the data set's classes, by class id. dtype: of autocast.
     """
-    batch = next(sampler.sample(episode, 1).apart())
+    batch = next(sampler.sample(episode, 1).unpadded())
     was_training = algorithm.training
     algorithm.eval()
     with torch.no_grad(), autocast(sampler.source.device, dtype):

@@ -1,7 +1,7 @@
 """How many ways, shots and queries an episode has: one number of each, or a draw. Layer 0; imports no torch.
 
 5                               always
-{low: 1, high: 9}               ways or shots: drawn for each task, all numbers from low to high alike likely
+{low: 1, high: 9}               ways or shots: drawn for each task, each number from low to high equally likely
 {low: 1, high: 9, per: class}   shots: drawn for each class of a task
 {rest_of: 12}                   queries: what the shots leave of so many images of a class
 """
@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
 
     @property
     def drawn(self) -> bool:
-        """Whether episodes differ in size: in a batch some rows then count for nothing."""
+        """Whether episodes differ in size: in a batch smaller ones are then padded."""
         return any(size.low < size.high for size in (self.ways, self.shots, self.queries))
 
 
@@ -65,7 +65,7 @@ def largest(value: Value) -> int:
     return _size("ways", value).high
 
 
-def said(value: Value) -> int | str:
+def in_words(value: Value) -> int | str:
     """As a result names a size: 5, `1 to 9`, `1 to 9 per class`, `the rest of 12`."""
     if not isinstance(value, Mapping):
         return value
@@ -73,12 +73,12 @@ def said(value: Value) -> int | str:
 
 
 def numbers(text: Any) -> list[int]:
-    """The numbers in what `said` gave, to sort by."""
+    """The numbers in what `in_words` gave, to sort by."""
     return [int(word) for word in re.findall(r"\d{1,9}", str(text))]
 
 
 def chance(ways: Any) -> float:
-    """Accuracy of guessing, percent, for ways as `said` gave them; not a number for what it never gives."""
+    """Accuracy of guessing, percent, for ways as `in_words` gave them; not a number for what it never gives."""
     found = numbers(ways)
     if not found or not 0 < found[0] <= found[-1] <= found[0] + MOST:
         return math.nan

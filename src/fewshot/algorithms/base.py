@@ -27,8 +27,8 @@ class Algorithm(nn.Module):
     transductive: the prediction for one query may depend on the other queries.
     fixed_features: in eval mode an image's embedding is `backbone(image)`, whatever the task and the other images;
     `on_features` can then be used. True for metric learners and heads, where only `self.backbone` sees images.
-    unequal_tasks: it can be trained on tasks of unequal size: images of label -1 and classes of id -1 change neither
-    its loss nor its gradient, batch norm's statistics aside. At test every such task comes alone and complete.
+    unequal_tasks: it can be trained on tasks of unequal size: padding (images of label -1, classes of id -1) changes
+    neither its loss nor its gradient, batch norm's statistics aside. At test each such task comes alone, unpadded.
     interchangeable_labels: classes under other labels get the same logits, in other columns; false for a learned head.
     double_backward: training differentiates through gradients, so bf16 is refused.
     auto_precision: what `precision=auto` takes on a device with matrix units, tf32 or, where it was shown to cost
@@ -86,7 +86,7 @@ class Algorithm(nn.Module):
 def judged(logits: Tensor, batch: Episode) -> StepOutput:
     """The mean over tasks of the mean cross-entropy of their queries; logits: [T, N*Q, N]."""
     logits = without_absent(logits, batch)
-    each = cross_entropy(logits.mT, batch.query_y, ignore_index=-1, reduction="none")  # [T, N*Q], 0 where it is over
+    each = cross_entropy(logits.mT, batch.query_y, ignore_index=-1, reduction="none")  # [T, N*Q], 0 for padding
     return StepOutput((each.sum(1) / (batch.query_y >= 0).sum(1)).mean(), logits)
 
 

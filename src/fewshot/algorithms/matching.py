@@ -76,7 +76,7 @@ class MatchingNet(Algorithm):
         of_class = memory.members.mT[:, None] > 0  # [T, 1, N, N*K]
         similar = (self.scale * cosines(h, memory.g)).masked_fill(~of_class.any(2), -torch.inf)
         attention = similar.log_softmax(-1)  # [T, P, N*K]
-        without = ~of_class.any(-1, keepdim=True)  # a class that is over: any number will do
+        without = ~of_class.any(-1, keepdim=True)  # padding: any number will do
         return attention[:, :, None].masked_fill(~(of_class | without), -torch.inf).logsumexp(-1)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, *, ways: int) -> Memory:

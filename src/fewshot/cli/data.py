@@ -78,7 +78,7 @@ def _show(composed: Composed, args: argparse.Namespace) -> int:
     from fewshot.assemble import episode_sampler, load_images
     from fewshot.report.episodes import blanked, draw_episodes
     from fewshot.report.style import png
-    from fewshot.sizes import said
+    from fewshot.sizes import in_words
     from fewshot.trained import chosen_names
 
     config = composed.config
@@ -86,7 +86,7 @@ def _show(composed: Composed, args: argparse.Namespace) -> int:
     training = args.split == config["train_split"]  # shown as training sees them
     sampler = episode_sampler(config, images, args.split, torch.device("cpu"), training=training)
     batch = blanked(sampler.sample(0, args.episodes))
-    asked = "{}-way {}-shot, {} queries".format(*[said(config[key]) for key in ("ways", "shots", "queries")])
+    asked = "{}-way {}-shot, {} queries".format(*[in_words(config[key]) for key in ("ways", "shots", "queries")])
     name = chosen_names(config, composed.choices)["dataset"]
     figure = draw_episodes(batch, images.class_names, f"{name}, split '{args.split}': {asked}")
     file_name = re.sub(r"[^\w.,+-]+", "-", name)

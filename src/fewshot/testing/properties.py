@@ -179,12 +179,12 @@ def gradient_apart(subject: Subject) -> None:
 
 
 def unequal_tasks(subject: Subject) -> str:
-    """Where `unequal_tasks` is true, what is over in a smaller task changes nothing. Batch norm aside."""
+    """Where `unequal_tasks` is true, the padding of a smaller task changes nothing. Batch norm aside."""
     if not subject.given.unequal_tasks:
         return "not offered: it is trained on tasks of one size, or on no tasks"
     batch = subject.unequal()
-    fault = "unequal_tasks=True, but what is over in a smaller task changes the gradient"
-    _mean_of_parts(subject, batch, list(batch.apart()), fault)
+    fault = "unequal_tasks=True, but the padding of a smaller task changes the gradient"
+    _mean_of_parts(subject, batch, list(batch.unpadded()), fault)
     return ""
 
 
