@@ -1,4 +1,5 @@
-"""What unbalanced queries cost a transductive method: docs/results/balance.json, a table of docs/protocols.md.
+"""What unbalanced queries cost a transductive method: docs/results/balance_DATASET.json, a table of
+docs/protocols.md.
 
     python scripts/balance.py OUTPUTS QUERIES RUN [RUN ...]
 
@@ -59,9 +60,9 @@ def main(outputs: str, queries: str, *runs: str) -> None:
         evaluate(Path(outputs), int(queries), Path(run))
     done = results(Path(outputs))
     rows = [row(algorithm, shots, done) for shots, algorithm in itertools.product(SHOTS, HEADS)]
-    command = f"python scripts/balance.py OUTPUTS {queries} RUN ({len(runs)} seeds, {done[0][0]['dataset']})"
+    command = f"python scripts/balance.py OUTPUTS {queries} RUN ({len(runs)} trained, {done[0][0]['dataset']})"
     text = json.dumps({"command": command, "rows": rows}, indent=1, ensure_ascii=False)
-    (ROOT / "docs" / "results" / "balance.json").write_text(text + "\n")
+    (ROOT / "docs" / "results" / f"balance_{done[0][0]['dataset']}.json").write_text(text + "\n")
     print(text)
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from measuring import Load, Row, alone, arguments, missing, report, timed
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from fewshot.algorithms.base import Algorithm
 from fewshot.algorithms.bd_cspn import BDCSPN
@@ -52,11 +53,35 @@ class ByBDCSPN(LaplacianShot):
         return bd_cspn(query.shape[-1], None, 1.0).rectified(support, onehot, moved)
 
 
-class Uncentred(PTMAP):
-    """easyfsl/methods/pt_map.py: the power transform alone, neither centred nor scaled to |v| = 1."""
+class UnmovedQueries(BDCSPN):
+    """easyfsl/methods/bd_cspn.py: (5) compares the queries as they were before (1)."""
+
+    def classify(self, support: Tensor, onehot: Tensor, query: Tensor) -> Tensor:
+        support, query = normalize(support, dim=-1), normalize(query, dim=-1)
+        moved = query + support.mean(1, keepdim=True) - query.mean(1, keepdim=True)
+        return self.scale * cosines(query, self.rectified(support, onehot, moved))
+
+
+class Underflowing(PTMAP):
+    """easyfsl/methods/pt_map.py: the power transform alone, neither centred nor scaled to |v| = 1; then exp(-10 L) of
+    such large L is 0 in float32, and a query whose row has nothing left belongs to class 0."""
 
     def transformed(self, z: Tensor) -> Tensor:
         return (z.relu() + 1e-6) ** self.power
+
+    def transport(self, query: Tensor, centres: Tensor) -> Tensor:
+        m = (-self.sinkhorn * torch.cdist(query, centres) ** 2).exp()  # [T, N*Q, N]
+        m = m / m.sum((1, 2), keepdim=True)
+        going_on = torch.ones_like(m[:, :1, :1], dtype=torch.bool)  # [T, 1, 1]
+        for _ in range(1000):
+            rows = m.sum(2, keepdim=True)
+            next_m = m / (rows + 1e-10)
+            next_m = next_m * (query.shape[1] // centres.shape[1] / (next_m.sum(1, keepdim=True) + 1e-10))
+            m = torch.where(going_on, next_m, m)
+            going_on = going_on & ((rows - m.sum(2, keepdim=True)).abs().amax((1, 2), keepdim=True) >= 1e-6)
+            if not going_on.any():
+                break
+        return m.clamp_min(1e-30).log()
 
 
 class Given(nn.Identity):
@@ -71,8 +96,8 @@ def protonet(features: int, distance: str = "euclidean") -> ProtoNet:
     return ProtoNet(Given(features), stream=EPISODES, distance=distance, temperature=10.0)
 
 
-def bd_cspn(features: int, pseudo_labels: int | None = 8, scale: float = 10.0) -> BDCSPN:
-    return BDCSPN(Given(features), **HEAD, scale=scale, pseudo_labels=pseudo_labels)
+def bd_cspn(features: int, pseudo_labels: int | None = 8, scale: float = 10.0, kind: type[BDCSPN] = BDCSPN) -> BDCSPN:
+    return kind(Given(features), **HEAD, scale=scale, pseudo_labels=pseudo_labels)
 
 
 def tim(features: int, kind: type[TIM] = TIM) -> TIM:
@@ -143,14 +168,14 @@ METHODS = (
     Method("SimpleShot", easyfsl("SimpleShot", **UNIT), simpleshot, lambda d: simpleshot(d, "cosine"),
            "cosine of the class mean, not the distance to it"),
     Method("FEAT", easyfsl_feat, feat, feat, "distance not squared"),
-    Method("BD-CSPN", easyfsl("BDCSPN", **UNIT), bd_cspn, lambda d: bd_cspn(d, None, 1.0),
-           "every query, factor 1; the paper 8 a class, 10"),
+    Method("BD-CSPN", easyfsl("BDCSPN", **UNIT), bd_cspn, lambda d: bd_cspn(d, None, 1.0, UnmovedQueries),
+           "every query, factor 1 (ours 8 a class, 10); queries as they were before (1)"),
     Method("TIM", easyfsl("TIM", **UNIT, **ADAPTED, cross_entropy_weight=0.1), tim, lambda d: tim(d, CosineTIM),
            "cosines in place of distances"),
     Method("LaplacianShot", easyfsl("LaplacianShot", **UNIT, inference_steps=STEPS["laplacianshot"]), laplacianshot,
            lambda d: laplacianshot(d, ByBDCSPN), "BD-CSPN's prototypes"),
-    Method("PT-MAP", easyfsl("PTMAP", fine_tuning_steps=STEPS["pt_map"]), pt_map, lambda d: pt_map(d, Uncentred),
-           "neither centred nor scaled to length 1"),
+    Method("PT-MAP", easyfsl("PTMAP", fine_tuning_steps=STEPS["pt_map"]), pt_map, lambda d: pt_map(d, Underflowing),
+           "neither centred nor scaled to length 1; underflow"),
 )  # fmt: skip
 
 
