@@ -12,6 +12,7 @@ from command_line import SCRIPT, call, refusal, start, succeed
 from fewshot import __version__
 from fewshot.cli import VERBS
 from fewshot.cli.errors import guarded
+from fewshot.errors import InputError
 
 
 def modules_after(words: list[str], cwd: Path) -> tuple[int, set[str]]:
@@ -90,6 +91,22 @@ def test_ctrl_c_is_one_word(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert guarded(interrupted, debug=False) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_an_error_is_broken_between_words_in_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> int:
+        raise InputError("there is no 'algorithm/mamll'; did you mean maml")
+
+    monkeypatch.setenv("COLUMNS", "30")
+    for terminal, said in (
+        (False, "error: there is no 'algorithm/mamll'; did you mean maml\n"),
+        (True, "error: there is no\n'algorithm/mamll'; did you\nmean maml\n"),
+    ):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert guarded(refused, debug=False) == 2
+        assert capsys.readouterr().err == said
 
 
 def test_a_bug_keeps_its_trace() -> None:

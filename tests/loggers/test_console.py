@@ -176,6 +176,8 @@ def test_bar_fits_into_one_line(open_terminal, clock, columns):
     logger.finish(None, "finished")
     assert len(text) < columns
     assert text.count("step 999999/1000000  loss 0.4321") == 1
+    assert ("left" in text) == (columns > 70)  # what is left outlives the speed
+    assert ("steps/s" in text) == (columns > 80)
     assert "step 999999" in terminal.text()
 
 

@@ -57,6 +57,19 @@ def test_several_tasks_in_one_sentence(make_run: Make) -> None:
     assert said == "protonet leads at 5-way 1-shot and 5-way 5-shot; at 5-way 3-shot no leader can be told"
 
 
+def test_other_test_episodes_are_said_and_no_tie(make_run: Make) -> None:
+    """Neither in the only task nor beside another task; the runs that can be compared are."""
+    runs = [make_run(lift=20), make_run(algorithm="feat", episodes_from=1)]
+    said, details, marks = found(*runs)
+    assert [said] == details
+    assert said.startswith("maml reaches ")
+    assert said.endswith("; feat had other test episodes and cannot be compared with it")
+    assert marks == ["", BEST]
+    said, _, _ = found(*runs, make_run(algorithm="r2d2"), make_run(shots=5))
+    assert said.startswith("maml leads r2d2 by ")
+    assert said.endswith(" at 5-way 1-shot; feat had other test episodes and cannot be compared with it")
+
+
 def test_what_is_worse_than_the_pixels_is_said(make_run: Make) -> None:
     groups = grouped([make_run(lift=-28), make_run(algorithm="protonet", lift=30)])
     assert findings.below_pixels(groups, labels(groups)) == (

@@ -26,6 +26,17 @@ def test_labels_name_parts_of_another_class_and_nothing_that_the_data_set_brings
     ]  # fmt: skip
 
 
+def test_a_label_names_what_tells_most_and_not_what_an_older_version_lacked(make_run: Make) -> None:
+    networks = [{"name": name, "parameters": 9, "image_size": [1, 8, 8]} for name in ("conv4", "conv4_32")]
+    new = {"a": 1, "b": 2, "c": 3, "d": True}
+    runs = [make_run(keys=new, filters=1, backbone=networks[0]),
+            make_run(keys={"a": 2, "b": 3, "c": 4}, filters=2, backbone=networks[1])]  # fmt: skip
+    assert sorted(settings.labels(grouped(runs))) == [
+        "maml, backbone=conv4, a=1, 2 more", "maml, backbone=conv4_32, a=2, 2 more",
+    ]  # fmt: skip
+    assert sorted(settings.labels(grouped([make_run(), make_run(keys={"d": True})]))) == ["maml", "maml, d=True"]
+
+
 def test_a_key_that_was_swept_over_numbers_is_an_axis(make_run: Make) -> None:
     """What follows another key is no axis of its own; nor is a key with texts, or one that changes with another."""
     runs = [make_run(keys={"inner_lr": lr, "copy_of_lr": lr, "head": head}) for lr in (0.1, 0.4) for head in "ab"]

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
@@ -26,7 +28,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         said = printable(" ".join(str(error).split())) or "stopped"
-        print(said if stopped else f"error: {said}", file=sys.stderr)
+        print(_fitting(said if stopped else f"error: {said}"), file=sys.stderr)
         return code
     except BrokenPipeError:  # nobody reads our output any more (`| head`)
         _discard_output()
@@ -39,6 +41,14 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         if processes.reports_end(failed=True):
             raise
         return 1
+
+
+def _fitting(line: str) -> str:
+    """A line for stderr: in a terminal broken between words, elsewhere one line."""
+    if not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _explained(run: Callable[[], int]) -> int:

@@ -116,17 +116,14 @@ class Console:
             self._stop_live()
 
     def _bar(self, step: int, now: float, ending: str) -> "Text":
-        """One line that fits: name, bar, and as many of the numbers as there is room for."""
+        """One line that fits: name, bar, and as many of the numbers as there is room for, the speed last."""
         from rich.text import Text
 
         room = shutil.get_terminal_size().columns - 1
-        figures = [
-            self._count(step),
-            *_describe(self._shown),
-            *([ending] if ending else self._pace(step, now)),
-        ]
+        pace = [ending] if ending else self._pace(step, now)
+        figures = [self._count(step), *_describe(self._shown), *pace]
         while len(figures) > 1 and len("  ".join(figures)) > room:
-            figures.pop()
+            figures.pop(-2 if figures[-2:] == pace else -1)
         text = "  ".join(figures)
         name = f"{self._name}  " if room >= len(self._name) + 2 + MIN_BAR + 2 + len(text) else ""
         bar = min(MAX_BAR, room - len(name) - 2 - len(text))

@@ -21,10 +21,12 @@ def headline(groups: Sequence[Group], names: Sequence[str], comparison: Comparis
     if not rivals:
         best = max(range(len(groups)), key=lambda i: groups[i].accuracy)
         return f"{len(groups)} settings, each of a task of its own: {_reaches(groups[best], names[best])}"
+    if len(rivals) == 1:
+        return details(groups, names, comparison)[list(cells).index(next(iter(rivals)))]
     led: dict[str, list[Pair]] = {}
     undecided: list[int] = []
     for members in rivals.values():
-        first, tied = leader(members, groups, comparison)
+        first, tied, _ = leader(members, groups, comparison)
         second = comparison.between(first, best_first(members, groups)[1])
         if not tied and second:
             led.setdefault(names[first], []).append(second)
@@ -61,17 +63,20 @@ def details(groups: Sequence[Group], names: Sequence[str], comparison: Compariso
     for members in cells.values():
         group = groups[members[0]]
         where = f"at {group.task}" + (f" on {group.tested_on}" if several_data else "")
-        first, tied = leader(members, groups, comparison)
-        rest = [i for i in best_first(members, groups) if i != first and i not in tied]
-        if len(members) == 1:
-            found.append(_reaches(group, names[first]))
-        elif tied:
-            found.append(_tied([first, *tied], rest, names, comparison) + f" {where}")
-        else:
+        first, tied, unlike = leader(members, groups, comparison)
+        rest = [i for i in best_first(members, groups) if i not in (first, *tied, *unlike)]
+        if tied:
+            said = _tied([first, *tied], rest, names, comparison) + f" {where}"
+        elif rest:
             pair = comparison.between(first, rest[0])
-            others = f", the next of {len(members)}," if len(members) > 2 else ""
+            others = f", the next of {1 + len(rest)}," if len(rest) > 1 else ""
             by = f" by {points(pair.difference)} points" if pair else ""
-            found.append(f"{names[first]} leads {names[rest[0]]}{others}{by} {where}")
+            said = f"{names[first]} leads {names[rest[0]]}{others}{by} {where}"
+        else:
+            said = _reaches(groups[first], names[first])
+        if unlike:
+            said += f"; {_listed([names[i] for i in unlike])} had other test episodes and cannot be compared with it"
+        found.append(said)
     return found
 
 
@@ -86,21 +91,22 @@ def below_pixels(groups: Sequence[Group], names: Sequence[str]) -> str:
     return f"Below the nearest class mean of raw pixels: {said}" if said else ""
 
 
-def leader(members: Sequence[int], groups: Sequence[Group], comparison: Comparison) -> tuple[int, list[int]]:
-    """Of groups of one task the best, and those that cannot be told from it: in truth, or for want of episodes."""
+def leader(members: Sequence[int], groups: Sequence[Group], comparison: Comparison) -> tuple[int, list[int], list[int]]:
+    """Of groups of one task the best, those that cannot be told from it, and those of other test episodes."""
     first, *others = best_first(members, groups)
     pairs = {i: comparison.between(first, i) for i in others}
-    return first, [i for i, pair in pairs.items() if pair is None or not pair.apart]
+    tied = [i for i, pair in pairs.items() if pair is not None and not pair.apart]
+    return first, tied, [i for i, pair in pairs.items() if pair is None]
 
 
 def marks(groups: Sequence[Group], comparison: Comparison) -> list[str]:
     """Of each group whether it is the best of its task, cannot be told from that one, or neither."""
     found = [""] * len(groups)
     for members in by_cell(groups).values():
-        first, tied = leader(members, groups, comparison)
+        first, tied, _ = leader(members, groups, comparison)
         found[first] = BEST
         for i in tied:
-            found[i] = TIED if comparison.between(first, i) else ""
+            found[i] = TIED
     return found
 
 
@@ -113,16 +119,21 @@ def _reaches(group: Group, name: str) -> str:
 
 def _tied(best: Sequence[int], rest: Sequence[int], names: Sequence[str], comparison: Comparison) -> str:
     """`a and b cannot be told apart (0.30 ± 0.70 points)`, `a, b, c and 2 others cannot be told apart`."""
-    shown = [names[i] for i in best[:NAMED]]
-    if len(best) > NAMED:
-        shown.append(f"{len(best) - NAMED} others")
-    said = f"{', '.join(shown[:-1])} and {shown[-1]} cannot be told apart"
+    said = f"{_listed([names[i] for i in best])} cannot be told apart"
     pair = comparison.between(best[0], best[1]) if len(best) == 2 else None
     if pair:
         said += f" ({points(pair.difference)} points)"
     if rest and (behind := comparison.between(best[0], rest[0])):
         said += f", {names[rest[0]]} is {points(behind.difference)} points behind {names[best[0]]}"
     return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b, c and 2 others`."""
+    shown = list(names[:NAMED])
+    if (more := len(names) - NAMED) > 0:
+        shown.append(f"{more} other{'s' * (more > 1)}")
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def method(comparison: Comparison, groups: Sequence[Group]) -> str:

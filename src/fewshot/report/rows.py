@@ -11,12 +11,16 @@ from fewshot.report.style import COLOURS, INK, MARKERS, MUTED, PAGE, styled
 from fewshot.text import shortened
 
 WIDTH, ROW = 4.0, 0.2  # inches of one panel, and of a row's height
-LONGEST = 30  # letters of a name
+LONGEST = 26  # letters of a name
 
 
 def short(name: str) -> str:
-    """A name as a chart has room for it."""
-    return shortened(printable(name), LONGEST)
+    """A name as a chart has room for it: of a long one the first parts."""
+    parts = printable(name).split(", ")
+    while len(parts) > 1 and len(", ".join(parts)) > LONGEST:
+        parts.pop()
+    said = ", ".join(parts)
+    return shortened(said if said == printable(name) else f"{said} …", LONGEST + 2)
 
 
 def draw_rows(groups: Sequence[Group], names: Sequence[str], axis: str) -> Any:
@@ -47,7 +51,7 @@ def draw_paper(groups: Sequence[Group], names: Sequence[str]) -> Any:
     """Ours and the published value, each with its interval, of the groups that have one."""
     from matplotlib.figure import Figure
 
-    kept = [(g, g.paper, short(f"{name}, {g.task}")) for g, name in zip(groups, names, strict=True) if g.paper]
+    kept = [(g, g.paper, f"{short(name)}, {g.task}") for g, name in zip(groups, names, strict=True) if g.paper]
     with styled():
         figure = Figure(figsize=(2 * WIDTH, 0.9 + 2.1 * ROW * len(kept)))
         axes = figure.subplots()

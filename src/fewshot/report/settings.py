@@ -10,8 +10,9 @@ TASK = ("ways", "shots")
 # Sizes of training episodes, which follow those of the test unless they are set.
 FOLLOWING = {"train_ways": "ways", "train_shots": "shots", "algorithm.stream.ways": "ways",
              "algorithm.stream.shots": "shots"}  # fmt: skip
-MOST = 3  # differences in a name
 CLASS = "._target_"  # how the key of a part's class ends
+FIRST = (f"backbone{CLASS}", "trainer.steps")  # what tells most where much differs
+MOST = 3  # differences in a name; of more only the first two
 
 
 def labels(groups: Sequence[Group], without: Collection[str] = ()) -> list[str]:
@@ -25,20 +26,31 @@ def labels(groups: Sequence[Group], without: Collection[str] = ()) -> list[str]:
     for group, own in zip(groups, settings, strict=True):
         alike = [i for i, other in enumerate(groups) if _kin(other) == _kin(group)]
         rivals = len({groups[i].cell for i in alike}) < len(alike)
-        found_keys = differing([settings[i] for i in alike]) if rivals else []
-        keys = [keys[0] for keys in _telling(found_keys) if not set(keys) & set(without)]
-        texts = [_text(key, own[key]) for key in keys if key in own]
-        more = [f"{len(texts) - MOST} more"] if len(texts) > MOST else []
+        found_keys = _telling([settings[i] for i in alike]) if rivals else []
+        texts = [_text(keys[0], own[keys[0]]) for keys in found_keys if keys[0] in own and not set(keys) & set(without)]
+        if len(texts) > MOST:
+            texts = [*texts[:2], f"{len(texts) - 2} more"]
         kind = [] if group.runs[0].kind == "train" else ["evaluated"]
-        found.append(", ".join([str(group.result["algorithm"]), *texts[:MOST], *more, *kind]))
+        found.append(", ".join([str(group.result["algorithm"]), *texts, *kind]))
     return found
 
 
-def _telling(found: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Without the parameters of parts that are of another class: the class tells."""
+def _telling(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The keys that differ and what tells most first, the one to name first among those that go together.
+
+    Without the parameters of parts that are of another class: the class tells. Keys that only some of them have, as an
+    older version lacked them, count where nothing else differs.
+    """
+    shared = set.intersection(*map(set, settings))
+    found = differing([{key: setting[key] for key in shared} for setting in settings]) or differing(settings)
     parts = tuple(key.removesuffix(CLASS) + "." for keys in found for key in keys if key.endswith(CLASS))
     kept = [tuple(k for k in keys if k.endswith(CLASS) or not k.startswith(parts)) for keys in found]
-    return [keys for keys in kept if keys]
+    named = [tuple(sorted(keys, key=_rank)) for keys in kept if keys]
+    return sorted(named, key=lambda keys: _rank(keys[0]))
+
+
+def _rank(key: str) -> int:
+    return FIRST.index(key) if key in FIRST else len(FIRST)
 
 
 def _text(key: str, value: Any) -> str:

@@ -149,10 +149,11 @@ def name_lines(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def whole_steps(axes: Any) -> None:
-    """Ticks of the x axis at whole numbers."""
+    """Ticks of the x axis at whole numbers, thousands as `20k`."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 10_000 else f"{x:g}")
 
 
 def usual_range(axes: Any) -> None:
