@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,11 +18,11 @@ import torch
 from fewshot.cli import main
 
 SCRIPT = Path(sys.executable).with_name("fewshot")
-# A run of a second: four steps, validated and saved at every other one.
+# A run of a second, of half a second with algorithm=protonet: four steps, validated and saved at every other one.
 TINY = [
-    "threads=1", "queries=2", "backbone.filters=8", "algorithm.stream.tasks=2", "trainer.steps=4",
+    "threads=1", "queries=2", "backbone.blocks=2", "backbone.filters=8", "algorithm.stream.tasks=2", "trainer.steps=4",
     "trainer.log_every=1", "trainer.val_every=2", "trainer.checkpoint_every=2", "evaluation.episodes=20",
-    "evaluation.val_episodes=10", "evaluation.tasks=10",
+    "evaluation.val_episodes=10", "evaluation.tasks=20",
 ]  # fmt: skip
 QUIET = [*TINY, "logger=console"]
 
@@ -39,6 +40,8 @@ def call(*words: str, cwd: Path) -> Done:
     """
     out, err = io.StringIO(), io.StringIO()
     known, threads = set(sys.modules), torch.get_num_threads()
+    root = logging.getLogger()  # Hydra's --info logs everything to standard output
+    level, handlers = root.level, list(root.handlers)
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
@@ -53,6 +56,8 @@ def call(*words: str, cwd: Path) -> Done:
         importlib.invalidate_caches()
         main(list(words))
     torch.set_num_threads(threads)
+    root.setLevel(level)
+    root.handlers[:] = handlers
     for name in set(sys.modules) - known:  # the user's own modules, which other tests name alike
         module = sys.modules[name]
         places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]  # a namespace has paths alone

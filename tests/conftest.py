@@ -1,22 +1,29 @@
-"""What several test files share: a fixed seed, small data sets in memory, and one trained run."""
+"""What several test files share: a fixed seed, small data sets in memory, and one trained run.
+
+pytest's own process, which hands the tests out, reads this file, too: torch is imported late.
+"""
 
 import fcntl
+import gc
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from command_line import TINY, only, start
-from toy_data import blobs
 
-from fewshot.datasets.base import ImageSet
+if TYPE_CHECKING:
+    from fewshot.datasets.base import ImageSet
+
+gc.set_threshold(20_000)  # Python's 700 take a tenth of the time in a process that has imported torch
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    import torch
+
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # tests/ops/test_fused_norm.py
     if item.get_closest_marker("gpu") and not (torch.cuda.is_available() or interpreted):
         pytest.skip("needs a CUDA device")
@@ -25,18 +32,43 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Small tensors: a second thread does no work, and where another process holds its core all wait for it."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Each test draws the same numbers whatever ran before it."""
+    import torch
+
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """A test that leaves the root logger's level or handlers changed fails: later tests would read what others log."""
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    yield
+    after = root.level, list(root.handlers)
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    assert after == before
+
+
 @pytest.fixture
-def make_images() -> Callable[..., ImageSet]:
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """logged() -> the messages of fewshot's own logger in this test so far; what other packages log is not ours."""
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "fewshot"]
+
+
+@pytest.fixture
+def make_images() -> "Callable[..., ImageSet]":
     """A data set whose images tell their row: pixels (row % 256, row // 256, 0, 255) of a 2x2 image."""
+    import torch
+
+    from fewshot.datasets.base import ImageSet
 
     def make(
         sizes: Sequence[int],
@@ -44,7 +76,7 @@ def make_images() -> Callable[..., ImageSet]:
         splits: Mapping[str, Sequence[int]] | None = None,
         groups: Sequence[str] | None = None,
         **options: Any,
-    ) -> ImageSet:
+    ) -> "ImageSet":
         rows = torch.arange(sum(sizes))
         pixels = torch.stack([rows % 256, rows // 256, 0 * rows, 0 * rows + 255], 1)
         return ImageSet(
@@ -61,7 +93,9 @@ def make_images() -> Callable[..., ImageSet]:
 
 
 @pytest.fixture
-def make_blobs() -> Callable[..., ImageSet]:
+def make_blobs() -> "Callable[..., ImageSet]":
+    from toy_data import blobs
+
     return blobs
 
 
@@ -99,6 +133,8 @@ def cifar100(surroundings: None) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The folder of a small MAML run that the console script made, W&B included; not to be written to. The processes
     of a test session share one."""
+    from command_line import TINY, only, start
+
     here = tmp_path_factory.mktemp("trained")
     if worker_id != "master":
         here = tmp_path_factory.getbasetemp().parent / "trained"

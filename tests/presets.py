@@ -3,7 +3,9 @@
 import functools
 from pathlib import Path
 
-from fewshot.cli.compose import Composed, compose
+from composed import compose
+
+from fewshot.cli.compose import Composed
 
 FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
 PRESETS = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.glob("**/*.yaml"))

@@ -147,7 +147,7 @@ def test_episodes_of_embeddings_are_those_of_images(bench: Any, tmp_path: Path) 
     assert row["episodes that differ"] == 0
 
 
-@pytest.mark.parametrize("name", ["preparation", "augmentation"])
+@pytest.mark.parametrize("name", ["preparation", pytest.param("augmentation", marks=pytest.mark.slow)])
 def test_what_is_measured_beside_the_steps(bench: Any, name: str, tmp_path: Path) -> None:
     bench(name).main(["--quick", "--json", str(tmp_path / "a.json")])
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]

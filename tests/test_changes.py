@@ -66,7 +66,7 @@ def test_what_a_test_depends_on_is_not(own: dict[str, Any]) -> None:
     ({}, "algorithm__eval_inner_steps", 0),
     ({}, "algorithm__norm_statistics", "support"),
     ({}, "backbone__norm_eps", 0.1),
-    ({"algorithm__inner_rate": "per_layer_step"}, "algorithm__eval_inner_steps", 40),
+    ({"algorithm__inner_rate": "per_layer_step"}, "algorithm__eval_inner_steps", 12),
 ])  # fmt: skip
 def test_a_key_of_the_model_that_acts(own: dict[str, Any], run: dict[str, Any], key: str, value: Any) -> None:
     run = changed(own, **run)

@@ -1,7 +1,6 @@
 """Checkpoints: what is saved comes back, whatever happens in between."""
 
 import errno
-import logging
 import math
 import os
 import pickle
@@ -11,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +174,13 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "garbage", "missing"])
 @pytest.mark.parametrize("file", FILES)
-def test_damage_falls_back_with_a_warning(
-    tmp_path: Path, file: str, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_falls_back_with_a_warning(tmp_path: Path, file: str, how: str, logged: Callable[[], list[str]]) -> None:
     saved(tmp_path, 10, 20, best=20)
     damage(tmp_path / "20" / file, how)
     assert equal(checkpoint.load(tmp_path), (10, state_of(10)))
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("fewshot", logging.WARNING)
-    assert "20: " in record.message
-    assert "using step 10" in record.message
+    (warning,) = logged()
+    assert "20: " in warning
+    assert "using step 10" in warning
     with pytest.raises(FewshotError, match=r"checkpoint 'best' of .* is damaged \(20: .*\); use checkpoint=last"):
         checkpoint.load(tmp_path, "best")
     with pytest.raises(FewshotError, match="checkpoint '20' of"):

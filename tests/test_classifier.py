@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed import compose
 from torch import nn
 
 from fewshot.algorithms.maml import MAML
 from fewshot.algorithms.protonet import ProtoNet
 from fewshot.assemble import make_algorithm
 from fewshot.classifier import Classifier
-from fewshot.cli.compose import compose
 from fewshot.errors import FewshotError, InputError
 from fewshot.pictures import Pictures
 

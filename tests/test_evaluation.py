@@ -325,7 +325,7 @@ def test_captured_batches_give_the_scores_of_plain_ones(
 
 
 def test_a_batch_that_cannot_be_captured_is_tested_as_it_is(
-    sampler: EpisodeSampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sampler: EpisodeSampler, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
     def refuse(function: capture.Replay) -> capture.Replay:
         raise RuntimeError("not here")
@@ -333,4 +333,4 @@ def test_a_batch_that_cannot_be_captured_is_tested_as_it_is(
     monkeypatch.setattr(capture, "cuda_graph", refuse)
     captured = evaluate(NearestMean(), sampler, episodes=20, tasks=3, every_step=True, cuda_graph=True)
     assert torch.equal(captured.step_accuracy, run(sampler, episodes=20).step_accuracy)
-    assert caplog.messages == ["the test of a batch cannot be captured in a CUDA graph and runs as it is (not here)"]
+    assert logged() == ["the test of a batch cannot be captured in a CUDA graph and runs as it is (not here)"]

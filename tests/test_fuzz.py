@@ -26,7 +26,7 @@ from fewshot.run_folder import RunFolder
 from fewshot.trained import restore
 from fewshot.trainer import _Run
 
-CASES = 60
+CASES = 60  # half of them where the slow tests are left out
 WORDS = [b"null", b'"x"', b"-1", b"1e999", b"[]", b"{}", b"true", b"", b"\t", b"\x00", b"\xff", b"NaN", b"0", b"99"]
 
 
@@ -120,7 +120,10 @@ class Undrawn:
         raise AssertionError(f"batch {k} was drawn")
 
 
-def test_reading_a_damaged_folder(tmp_path: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("seeds", [range(CASES // 2), pytest.param(range(CASES // 2, CASES), marks=pytest.mark.slow)])
+def test_reading_a_damaged_folder(
+    tmp_path: Path, trained: Path, caplog: pytest.LogCaptureFixture, seeds: range
+) -> None:
     """`report`, `evaluate` and resume, as far as they read."""
     intact = RunFolder(trained)
     config, names = intact.config, intact.about["names"]
@@ -128,7 +131,7 @@ def test_reading_a_damaged_folder(tmp_path: Path, trained: Path, caplog: pytest.
     states = {step: checkpoint.load(intact.checkpoints, step)[1] for step in (2, 4)}
     trainer, algorithm = assemble.make_trainer(config), restore(trained).algorithm
     seen = set[str]()
-    for seed in range(CASES):
+    for seed in seeds:
         draw, here = random.Random(seed), tmp_path / str(seed)
         finished = draw.random() < 0.6
         what = f"seed {seed}: {damaged_copy(trained, here, draw, finished=finished)}"

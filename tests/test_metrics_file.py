@@ -1,11 +1,10 @@
 """Rows of metrics: whole after a kill, each step once after a resume."""
 
-import logging
 import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,14 +69,13 @@ def test_truncating_changes_no_bytes_of_what_stays(metrics: MetricsFile) -> None
     assert metrics.path.read_bytes() == before
 
 
-def test_a_damaged_line_is_left_out_with_a_warning(metrics: MetricsFile, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_line_is_left_out_with_a_warning(metrics: MetricsFile, logged: Callable[[], list[str]]) -> None:
     for line in ('{"step": 1}', "[]", '{"step": 2}'):
         with metrics.path.open("a") as file:
             file.write(line + "\n")
     assert metrics.read() == [{"step": 1}, {"step": 2}]
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("fewshot", logging.WARNING)
-    assert "metrics.jsonl: line 2 is damaged" in record.message
+    (warning,) = logged()
+    assert "metrics.jsonl: line 2 is damaged" in warning
 
 
 def test_rows_survive_a_kill(metrics: MetricsFile) -> None:

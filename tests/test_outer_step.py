@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from composed import compose
 from tape import Tape, on_tape
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot import assemble, checkpoint
 from fewshot.algorithms.base import Algorithm
-from fewshot.cli.compose import compose
 from fewshot.datasets.base import ImageSet
 from fewshot.engine import capture
 from fewshot.engine.processes import Processes
@@ -397,37 +397,35 @@ def test_a_replayed_step_freezes_at_what_is_not_finite(images: ImageSet, taped: 
 
 
 def test_what_cannot_be_captured_runs_as_it_is(
-    images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
     def refuse(function: capture.Replay) -> capture.Replay:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(capture, "cuda_graph", refuse)
     plain, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM)
-    with caplog.at_level(logging.WARNING, "fewshot"):
-        captured, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM, cuda_graph=True)
+    captured, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM, cuda_graph=True)
     assert_close(plain, captured)
     reason = "(operation not permitted when stream is capturing)"
-    assert [record.getMessage() for record in caplog.records] == [
+    assert logged() == [
         f"the outer step with its data cannot be captured in a CUDA graph and is captured without them {reason}",
         f"the outer gradient cannot be captured in a CUDA graph and runs as it is {reason}",
     ]  # the optimiser's step follows without a word: gradients now move in memory
 
 
 def test_a_stream_of_ones_own_is_drawn_outside_the_graph(
-    images: ImageSet, taped: list[Tape], caplog: pytest.LogCaptureFixture
+    images: ImageSet, taped: list[Tape], logged: Callable[[], list[str]]
 ) -> None:
     replayed, _ = trained(make("protonet", images), images, cuda_graph=True)
     algorithm = make("protonet", images)
     step = outer(algorithm, gradient_clip=0.5, cuda_graph=True)
     taped.clear()
-    with caplog.at_level(logging.WARNING, "fewshot"):
-        drawn_step = DrawnStep(step, Numbered(draws(algorithm, images)))
+    drawn_step = DrawnStep(step, Numbered(draws(algorithm, images)))
     for k in range(12):
         drawn_step(step=k, rate=1 / (k + 1))
     assert len(taped) == 2  # gradients, optimiser
     assert_equal(replayed, dict(algorithm.state_dict()))
-    assert caplog.messages == ["Numbered is no BlockStream: its batches are made outside the CUDA graph"]
+    assert logged() == ["Numbered is no BlockStream: its batches are made outside the CUDA graph"]
 
 
 def test_dropout_in_checkpointed_steps_is_not_captured(
@@ -477,13 +475,13 @@ def test_a_checkpoint_does_not_tell_whether_steps_were_captured(images: ImageSet
 @pytest.mark.gpu
 @pytest.mark.parametrize(("model", "optimizer"), [*((model, CALM_ADAM) for model in MODELS), ("protonet", SGD)])
 def test_captured_and_plain_steps_agree_on_a_gpu(
-    images: ImageSet, model: str, optimizer: Any, caplog: pytest.LogCaptureFixture
+    images: ImageSet, model: str, optimizer: Any, logged: Callable[[], list[str]]
 ) -> None:
     ends, dropout = [], 0.0 if "checkpointed" in model else 0.3  # which it could not draw twice alike in a graph
     for graph in (False, True):
         ends.append(trained(make(model, images, dropout=dropout), images, device=torch.device("cuda"),
                             optimizer=optimizer, cuda_graph=graph)[0])  # fmt: skip
-    assert caplog.records == []  # nothing fell back
+    assert logged() == []  # nothing fell back
     assert_close(*ends)
 
 

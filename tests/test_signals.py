@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fewshot.signals import CAUGHT, PATIENCE, Stopped, StopSignal, end_at_once_from_here
+from fewshot.signals import CAUGHT, Stopped, StopSignal, end_at_once_from_here
 
 
 def send(signum: int) -> None:
@@ -167,11 +167,14 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_what_takes_long_says_what_it_waits_for(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_takes_long_says_what_it_waits_for(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewshot.signals.PATIENCE", 0.1)
     with StopSignal(at_once=True) as stop, stop.deferred("this step ends and is saved"):
         send(signal.SIGTERM)
         assert stop.received == signal.SIGTERM
-        time.sleep(PATIENCE + 0.5)
+        time.sleep(0.5)
     assert capfd.readouterr().err == "stopping: this step ends and is saved first (again: at once)\n"
 
 

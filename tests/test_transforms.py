@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from composed import compose
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms import RandomResizedCrop as RandomResizedCropOfTorchvision
 from torchvision.transforms import v2
 
 from fewshot import assemble
-from fewshot.cli.compose import compose
 from fewshot.errors import InputError
 from fewshot.ops import random
 from fewshot.transforms import (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from composed import compose
 from toy_data import Identity, clusters
 
-from fewshot.cli.compose import compose
 from fewshot.construct import construct
 from fewshot.episode import Episode
 

@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 
 def test_default_is_in_order(tmp_path: Path) -> None:
-    done = call("check", "threads=1", "backbone.filters=8", cwd=tmp_path)
+    done = call("check", "threads=1", "backbone.blocks=2", "backbone.filters=8", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     first = [line.split(maxsplit=1) for line in done.out.splitlines()]
     assert [word for word, _ in first[:5]] == ["machine", "packages", "allocator", "data", "gradient"]

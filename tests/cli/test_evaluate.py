@@ -72,7 +72,7 @@ def test_a_learned_head_serves_its_own_ways(tmp_path: Path, trained: Path) -> No
 
 
 def test_a_zero_head_serves_any(tmp_path: Path) -> None:
-    succeed("train", *QUIET, "algorithm.head_init=zero", cwd=tmp_path)
+    succeed("train", *QUIET, "algorithm.head_init=zero", "trainer.steps=1", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     succeed("evaluate", f"run={run}", "threads=1", "ways=3", "evaluation.episodes=5", cwd=tmp_path)
     assert result(only(tmp_path / "outputs" / "evaluate"))["ways"] == 3

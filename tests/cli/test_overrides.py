@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUIET, call, refusal
+from composed import compose
 from omegaconf import OmegaConf
 
 from fewshot.errors import InputError
@@ -14,7 +15,6 @@ from fewshot.errors import InputError
     ("words", "message"),
     [
         # keys
-        ("trainer.stepz=4", "'trainer.stepz' is not a key of the configuration; near it: trainer.steps, "),
         ("algorithm.iner_lr=1", "near it: algorithm.inner_lr, "),
         ("+foo=1", "'foo' is not a key of the configuration; `--cfg job` lists all keys"),
         (
@@ -61,13 +61,24 @@ from fewshot.errors import InputError
         ("trainer.schedule=decay", "chosen by trainer/schedule=decay"),
         ("trainer.optimizer=null", "trainer.optimizer=null is null, expected a group of keys"),
         ("paper.accuracy=98", "'paper' is null and has no keys to set"),
-        ("hydra.launcher.slots=0", "hydra.launcher.slots=0 is a sweep's, and this is one run; add -m, or leave it out"),
         # ranges and relations
         ("shots=0", "shots=0 is below 1"),
         ("ways=1", "ways=1 is below 2"),
         ("trainer.steps=-1", "trainer.steps=-1 is below 0"),
         ("precision=fp8", "precision=fp8 is unknown; choose auto, fp32, tf32 or bf16"),
-        # grammar
+    ],
+)
+def test_refused(words: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        compose("config", words.split())
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trainer.stepz=4", "'trainer.stepz' is not a key of the configuration; near it: trainer.steps, "),
+        ("hydra.launcher.slots=0", "hydra.launcher.slots=0 is a sweep's, and this is one run; add -m, or leave it out"),
         ("shots=1,5", "shots=1,5 names several values; add -m to run them all as a sweep"),
         ("shots=[1,5", "cannot read 'shots=[1,5': write KEY=VALUE"),
         ("shots", "cannot read 'shots': write KEY=VALUE"),
@@ -76,7 +87,7 @@ from fewshot.errors import InputError
         ("--config-dir=nowhere", "nowhere"),
     ],
 )
-def test_refused(tmp_path: Path, words: str, message: str) -> None:
+def test_refused_by_the_command(tmp_path: Path, words: str, message: str) -> None:
     assert message in refusal("train", *words.split(), cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import only, refusal, result, succeed
+from composed import compose
 from PIL import Image
 
-from fewshot.cli.compose import compose
 from fewshot.engine.machine import Machine
 from fewshot.identity import identity
 from fewshot.plan import plan_training

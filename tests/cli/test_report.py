@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import QUIET, call, refusal, result, start, succeed
+from command_line import QUIET, call, refusal, result, succeed
 from omegaconf import OmegaConf
 
 
@@ -27,8 +27,8 @@ def test_table_and_csv(tmp_path: Path, trained: Path) -> None:
     published = {"accuracy": 98.7, "ci95": 0.4, "source": "x", "tolerance": 0.3, "verdict": "below"}
     copied(trained, runs / "3", seed=2, split="val", paper=published)
 
-    done = start("report", "outputs", "--csv", "tables/runs.csv", cwd=tmp_path)
-    assert (done.code, done.err) == (0, "")
+    done = succeed("report", "outputs", "--csv", "tables/runs.csv", cwd=tmp_path)
+    assert done.err == ""
     head, first, second, *rest = done.out.splitlines()
     test = result(trained)["test"]
     assert f"{test['accuracy']:.2f} ± {test['accuracy_ci95']:.2f}" in first

@@ -29,6 +29,7 @@ trainer:
 evaluation:
   episodes: 4
 backbone:
+  blocks: 2
   filters: 8
 algorithm:
   stream:
@@ -168,13 +169,14 @@ def test_init_counts_by_its_weights_not_by_its_path(
     """A run resumes after the folder that it started from has moved, and other weights are another run."""
     first = tmp_path / "first"
     shutil.copytree(trained, first)
-    succeed("train", *QUIET, "init=first", "seed=3", cwd=tmp_path)
+    words = (*WORDS, "init_part=backbone", "seed=3")
+    succeed("train", *words, "init=first", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     before = episodes(run)
     (run / "result.json").unlink()
     moved = tmp_path / "else where"
     first.rename(moved)
-    succeed("train", *QUIET, f"init={moved}", "seed=3", "resume=true", cwd=tmp_path)
+    succeed("train", *words, f"init={moved}", "resume=true", cwd=tmp_path)
     assert f"going on with {run.relative_to(tmp_path)}" in caplog.text
     assert episodes(run) == before
 
@@ -183,7 +185,7 @@ def test_init_counts_by_its_weights_not_by_its_path(
     changed = json.loads(manifest.read_text())
     changed["files"]["state.safetensors"]["sha256"] = "0" * 64
     manifest.write_text(json.dumps(changed))
-    said = refusal("train", *QUIET, f"init={moved}", "seed=3", "resume=true", cwd=tmp_path)
+    said = refusal("train", *words, f"init={moved}", "resume=true", cwd=tmp_path)
     assert "damaged" in said or "differs in: init_weights: " in said
 
 
@@ -227,7 +229,7 @@ class Copy:
 
 
 def test_weights_remember_what_their_own_start_was_trained_on(tmp_path: Path, trained: Path) -> None:
-    succeed("train", *QUIET, f"init={trained}", "train_split=train", "seed=5", cwd=tmp_path)
+    succeed("train", *WORDS, f"init={trained}", "init_part=backbone", cwd=tmp_path)
     run = only(tmp_path / "outputs" / "train")
     ours, theirs = ((RunFolder(path).classes or {})["train"] for path in (run, trained))
     assert set(ours) >= set(theirs)

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from composed import compose
+
 from fewshot import assemble
-from fewshot.cli.compose import compose
 from fewshot.construct import construct
 from fewshot.datasets.class_lists import class_lists
 from fewshot.datasets.picture_set import PictureSet

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from composed import compose
 from torch import Tensor, nn
 
 from fewshot import assemble
 from fewshot.algorithms.base import Algorithm, embed
-from fewshot.cli.compose import compose
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import InputError
 from fewshot.ops import norm
