@@ -7,12 +7,16 @@ that still takes the rest. The values are plain: dicts, lists, numbers, text, tr
 import functools
 import importlib
 import inspect
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.printable import printable
+from fewshot.schema import NAMES
 
+SCALARS = (int, float, str, bool, type(None))
 TARGET, PARTIAL = "_target_", "_partial_"
 # Classes of these do what their names say, whatever their arguments; functions and all other modules are code.
 HARMLESS = ("fewshot.algorithms", "fewshot.backbones", "fewshot.datasets", "fewshot.episode",
@@ -36,6 +40,8 @@ def construct(node: Any, where: str, **context: Any) -> Any:
     partial = node.get(PARTIAL, False)
     if parameters is not None:
         _check_arguments(parameters, given, where, partial=partial)
+        if str(target.__module__).startswith("fewshot."):
+            _check_types(parameters, given, where)
     return functools.partial(target, **given) if partial else target(**given)
 
 
@@ -78,6 +84,25 @@ def _check_arguments(
             signature.bind(**given)
     except TypeError as error:
         raise InputError(f"{where}: {error}; its keys are: {', '.join(parameters)}") from error
+
+
+def _check_types(parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any], where: str) -> None:
+    """InputError for an argument of another type than its parameter's, where that is a number, text, true, false or
+    null: a YAML file whose value is null does not tell the type."""
+    for key, value in given.items():
+        annotation = parameters[key].annotation if key in parameters else Any
+        union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+        kinds = typing.get_args(annotation) if union else (annotation,)
+        if set(kinds) <= set(SCALARS) and not any(_is_a(value, kind) for kind in kinds):
+            wanted = " or ".join(NAMES[kind] for kind in kinds)
+            shown = "null" if value is None else value
+            raise InputError(f"{where}.{key}={shown} is {NAMES.get(type(value), 'another value')}, expected {wanted}")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def located(path: str, where: str) -> Any:

@@ -25,6 +25,8 @@ def make_optimizer(
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not named:
         raise InputError(f"{type(module).__name__} has no parameter with requires_grad=True: there is nothing to train")
+    if not isinstance(factors, Mapping):
+        raise InputError(f"trainer.rate_factors={factors}; give {{PART: FACTOR}}, parts of the model and their factors")
     for part, factor in factors.items():
         if not any(_within(name, part) for name in named):
             parts = ", ".join(sorted({name.split(".")[0] for name in named}))

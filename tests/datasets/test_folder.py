@@ -261,6 +261,7 @@ def test_files_as_people_have_them(tmp_path: Path) -> None:
         ({"fit": "stretch"}, r"fit=stretch is unknown; choose crop or squash"),
         ({"unreadable": "ask"}, r"dataset\.unreadable=ask is unknown; choose error or skip"),
         ({"split": "random"}, r"dataset\.split=random is unknown; choose fractions, null, or lists of classes"),
+        ({"split": ["c"]}, r"dataset\.split=\['c'\] is unknown; choose fractions, null, or lists of classes"),
         ({"split": {"train": "c"}}, r"dataset\.split: 'train' is no list of classes for one of train, val, test"),
         ({"split": {"all": ["c"]}}, r"dataset\.split: 'all' is no list of classes for one of train, val, test"),
         ({"split": {"train": ["e/f"]}}, r"dataset\.split\.train has 'e/f', which is no class; did you mean e/f/g\?"),

@@ -49,13 +49,18 @@ def stated(backbone: Any) -> dict[str, list[float]] | str | None:
     return "the backbone's own" if getattr(backbone, "normalizes", False) else None
 
 
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+
+
 def chosen_statistics(wanted: Any, dataset: Statistics | None, channels: int) -> dict[str, list[float]] | None:
     """The meaning of `normalize`: dataset | none | {mean: [...], std: [...]}; `dataset` are those of the data set."""
     if wanted == "dataset":
         return {key: list(dataset[key]) for key in ("mean", "std")} if dataset else None
     if wanted in (None, "none"):
         return None
-    if not isinstance(wanted, Mapping) or set(wanted) != {"mean", "std"}:
+    lists = isinstance(wanted, Mapping) and set(wanted) == {"mean", "std"} and all(map(_numbers, wanted.values()))
+    if not lists:
         raise InputError(f"normalize={wanted} is unknown; use dataset, none or {{mean: [...], std: [...]}}")
     values = {key: [float(v) for v in wanted[key]] for key in ("mean", "std")}
     if {len(v) for v in values.values()} != {channels} or min(values["std"]) <= 0:

@@ -54,7 +54,7 @@ class Folder:
                 f"dataset.size={self.size}, dataset.stored_size={self._stored}; choose a size of 1 or more, and a "
                 "stored size that is not below it"
             )
-        if isinstance(self.split, str) and self.split != "fractions":
+        if self.split != "fractions" and not isinstance(self.split, Mapping | None):
             raise InputError(f"dataset.split={self.split} is unknown; choose fractions, null, or lists of classes")
 
     def load(self) -> ImageSet:
