@@ -57,3 +57,8 @@ def test_each_process_gets_a_gpu_of_its_own() -> None:
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)))
     assert [runtime.threads_per_process(n) for n in (1, 2, 4, 8)] == [6, 3, 1, 1]
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    for wanted, of in ((None, 2), (4, 2), (5000, 1)):  # thousands of threads would keep a machine from all else
+        runtime.set_threads(wanted, of)
+    assert taken == [3, 4, 6]

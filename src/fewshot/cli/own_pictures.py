@@ -149,12 +149,10 @@ def _pretrained(words: Words) -> "FeatureCache":
 
 
 def _use_machine(keys: Mapping[str, Any]) -> None:
-    import torch
-
     from fewshot.engine import runtime
 
     runtime.keep_freed_memory()
-    torch.set_num_threads(keys["threads"] or runtime.threads_per_process(1))
+    runtime.set_threads(keys["threads"])
 
 
 def progress(done: int, of: int) -> None:

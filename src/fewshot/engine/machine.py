@@ -24,7 +24,7 @@ class Machine(NamedTuple):
         """
         runtime.keep_freed_memory()
         processes = join()
-        torch.set_num_threads(threads or runtime.threads_per_process(processes.local_size))
+        runtime.set_threads(threads, processes.local_size)
         picked = runtime.pick_device(device, processes)
         if picked.type == "cuda":
             torch.cuda.set_device(picked)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
 
@@ -13,6 +14,7 @@ from fewshot.errors import InputError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 _GIB = 1 << 30
+log = logging.getLogger("fewshot")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -35,6 +37,14 @@ def keep_freed_memory() -> bool:
 def threads_per_process(local_size: int) -> int:
     """One thread per core that this process may use, divided among the processes of this machine."""
     return max(1, cores.usable() // local_size)
+
+
+def set_threads(wanted: int | None, local_size: int = 1) -> None:
+    """So many threads of torch, one per core at most: a run's number may be another machine's. None: an equal part."""
+    have = cores.usable()
+    if wanted is not None and wanted > have:
+        log.warning("threads=%d, but this process may use %d cores: it takes as many", wanted, have)
+    torch.set_num_threads(min(wanted, have) if wanted else threads_per_process(local_size))
 
 
 def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
