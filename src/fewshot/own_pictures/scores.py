@@ -42,9 +42,15 @@ def nearest(query: Array, support: Array) -> Array:
 
 
 def most_alike(query: Array, support: Array, most: int = 3) -> Array:
-    """[P, D], [M, D] -> the rows of `support` of the largest products with each query, the largest first [P, K]."""
-    cuts = chunks(len(query), len(support))
-    return np.concatenate([np.argsort(-(query[cut] @ support.T), axis=1, kind="stable")[:, :most] for cut in cuts])
+    """[P, D], [M, D], both of length 1 -> the rows of `support` nearest to each query, the nearest first [P, K].
+
+    By distance from the support's mean, which for vectors of one length is the order of their cosines: in products of
+    the vectors themselves, what all have in common would cost the digits that tell them apart.
+    """
+    centre = support.mean(0, dtype=np.float64).astype(support.dtype)
+    query, support = query - centre, support - centre
+    half, cuts = (support * support).sum(1) / 2, chunks(len(query), len(support))
+    return np.concatenate([np.argsort(half - query[cut] @ support.T, axis=1, kind="stable")[:, :most] for cut in cuts])
 
 
 def softmax(scores: Array) -> Array:
