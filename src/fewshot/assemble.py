@@ -1,5 +1,6 @@
 """From a resolved configuration, as plain dicts, to data, algorithm, trainer and samplers. Layer 4."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fewshot.streams import BatchStream, stream
 from fewshot.trainer import Trainer
 from fewshot.transforms import Augment
 
+LOGGER = ("start", "log", "progress", "trained", "finish")  # its methods
 Config = Mapping[str, Any]  # every key of config.yaml, resolved
 
 
@@ -108,19 +110,32 @@ def check_storable(algorithm: Algorithm) -> None:
 
 
 def make_trainer(config: Config) -> Trainer:
-    """The trainer, its optimiser's arguments tried on one number: their errors would come in mid-run otherwise."""
+    """The trainer, its optimiser tried on one number and its schedule on the first step: their errors would come in
+    mid-run otherwise."""
     trainer = construct(config["trainer"], "trainer")
     try:
-        trainer.make_optimizer([torch.zeros(1, requires_grad=True)])
+        made = trainer.make_optimizer([torch.zeros(1, requires_grad=True)])
     except Exception as error:  # of torch's classes, which do not agree on a kind
         said = first_line(error) if isinstance(error, TypeError | ValueError) else f"its values do not fit ({error!r})"
         raise InputError(f"trainer.optimizer: {said}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(f"trainer.optimizer gave a {type(made).__name__}; expected a torch.optim.Optimizer")
+    if not isinstance(factor := trainer.schedule(0), int | float) or not 0 <= factor < math.inf:
+        raise InputError(
+            f"trainer.schedule gave {factor!r} for step 0; expected a factor on the learning rate, 0 or more"
+        )
     return trainer
 
 
 def make_loggers(config: Config) -> list[Logger]:
     """In the order of the configuration."""
-    return [construct(node, f"logger.{key}") for key, node in (config.get("logger") or {}).items()]
+    loggers = {key: construct(node, f"logger.{key}") for key, node in (config.get("logger") or {}).items()}
+    for key, logger in loggers.items():
+        if missing := [name for name in LOGGER if not callable(getattr(logger, name, None))]:
+            raise InputError(
+                f"logger.{key}: {type(logger).__name__} has no {missing[0]}(); a logger has {', '.join(LOGGER)}"
+            )
+    return list(loggers.values())
 
 
 def training_stream(config: Config, algorithm: Algorithm, images: ImageSet, machine: Machine) -> BatchStream:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fewshot.algorithms.base import Algorithm, embed
 from fewshot.engine.processes import Processes
 from fewshot.engine.runtime import autocast
-from fewshot.episode import Episode
+from fewshot.episode import Episode, check_logits
+from fewshot.errors import InputError
 from fewshot.sampler import EpisodeSampler
 
 log = logging.getLogger("fewshot")
@@ -72,6 +73,35 @@ def embedded(
     if processes.size > 1:
         together = torch.cat(processes.gather(together.cpu())).to(together.device)
     return EmbeddedEpisodes(sampler, together)
+
+
+def check_features(algorithm: Algorithm, sampler: EpisodeSampler, dtype: torch.dtype | None) -> None:
+    """InputError where `fixed_features` is true and features do not give what images give: the test would find it.
+
+    Called in evaluation mode, without gradients.
+    """
+    name, backbone = type(algorithm).__name__, getattr(algorithm, "backbone", None)
+    if not (algorithm.fixed_features and sampler.fixed_images):
+        return
+    if not isinstance(backbone, nn.Module):
+        raise InputError(f"{name}.fixed_features is true, but it has no `backbone`, the network that embeds images")
+    episode = next(sampler.sample(0, 1).apart())
+
+    def logits(model: Algorithm, support: Tensor, query: Tensor) -> Tensor:
+        state = model.adapt(support, episode.support_y, ways=episode.ways)
+        found = model.predict(state, query)
+        check_logits(f"{name}.predict", found, episode)
+        return found.float()
+
+    with autocast(sampler.source.device, dtype):
+        of_images = logits(algorithm, episode.support_x, episode.query_x)
+        z = [embed(backbone, x) for x in (episode.support_x, episode.query_x)]
+        of_features = logits(algorithm.on_features(), *z)
+    if not (of_features - of_images).norm() <= ALONE_OR_TOGETHER * of_images.norm():
+        raise InputError(
+            f"{name}.fixed_features is true, but its predictions for embeddings are not those for their images; "
+            "set it to False, or let only `self.backbone` see images"
+        )
 
 
 def _alone(backbone: nn.Module, x: Tensor, z: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from fewshot.engine.capture import Captured
 from fewshot.engine.processes import ALONE, Processes
 from fewshot.engine.runtime import autocast
 from fewshot.episode import Episode, check_logits
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, InputError
 from fewshot.metrics import Mean, class_mean_accuracy, episode_accuracy, mean_ci95
 from fewshot.ops import random
 from fewshot.sampler import EpisodeSampler
@@ -77,7 +77,7 @@ def evaluate(
     cuda_graph: launch each batch of images, from its draw to its scores, as one CUDA graph, where it can be captured.
     """
     start = time.perf_counter()
-    with _evaluating(algorithm):
+    with evaluating(algorithm):
         features = embedded(
             algorithm, sampler, episodes=episodes, tasks=tasks, dtype=dtype, before_batch=before_batch,
             processes=processes,
@@ -145,7 +145,7 @@ def _tested(
 
 
 @contextmanager
-def _evaluating(algorithm: Algorithm) -> Iterator[None]:
+def evaluating(algorithm: Algorithm) -> Iterator[None]:
     """In evaluation mode, without gradients; afterwards in the mode of before."""
     was_training = algorithm.training
     algorithm.eval()
@@ -164,7 +164,10 @@ def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_s
     query_x = query_x.view(batch.query_x.shape)
     back = order.argsort(-1)[..., None].expand(*order.shape, batch.ways)
     adapt = algorithm.adaptation if every_step else lambda *a, **k: [algorithm.adapt(*a, **k)]
-    for state in adapt(batch.support_x, batch.support_y, ways=batch.ways):
+    states = adapt(batch.support_x, batch.support_y, ways=batch.ways)
+    if not isinstance(states, Iterable):
+        raise InputError(f"{type(algorithm).__name__}.adaptation gave a {type(states).__name__}; it yields states")
+    for state in states:
         logits = algorithm.predict(state, query_x)
         check_logits(f"{type(algorithm).__name__}.predict", logits, batch)
         yield logits.float().gather(1, back)
@@ -172,6 +175,8 @@ def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_s
 
 def _scores(steps: list[Tensor], batch: Episode) -> tuple[Tensor, ...]:
     """Per episode: accuracy after each step, whether all was finite, loss."""
+    if not steps:
+        raise InputError("adaptation gave no state; it yields that after 0, 1, ... inner steps, the last being adapt's")
     accuracy = torch.stack([episode_accuracy(logits, batch.query_y) for logits in steps], -1)
     finite = torch.stack([logits.isfinite().flatten(1).all(1) for logits in steps]).all(0)
     loss = cross_entropy(steps[-1].mT, batch.query_y, reduction="none").double().mean(-1)
@@ -183,6 +188,8 @@ def _in_order(parts: list[tuple[Tensor, ...]], processes: Processes) -> tuple[Te
     gathered = processes.gather([[tensor.cpu() for tensor in part] for part in parts])
     rounds = itertools.zip_longest(*gathered)  # batch i was process i % size's
     batches = [part for one_round in rounds for part in one_round if part is not None]
+    if len(numbers := sorted({part[0].shape[1] for part in batches})) > 1:
+        raise InputError(f"adaptation gave {numbers} states for different episodes; it yields as many for all")
     return tuple(torch.cat(p) for p in zip(*batches, strict=True))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from fewshot import assemble, evaluation, leaks, trained
 from fewshot.algorithms.base import Algorithm
 from fewshot.datasets.base import ImageSet
+from fewshot.embedded import check_features
 from fewshot.engine.machine import Machine
 from fewshot.errors import InputError
 from fewshot.identity import with_content, with_init_weights
@@ -89,8 +90,10 @@ def prepare(plan: Plan, machine: Machine) -> Prepared:
     if (fewest := probes[0].sizes.ways.low) < probes[0].ways:  # drawn: a head may serve the most alone
         few = {**config, "ways": fewest}
         probes.append(assemble.episode_sampler(few, images, config["train_split"], machine.device))
+    with evaluation.evaluating(algorithm):
+        check_features(algorithm, probes[0], machine.dtype)
     for probe in probes:
-        evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype)
+        evaluation.evaluate(algorithm, probe, episodes=1, tasks=1, dtype=machine.dtype, every_step=True)
     tell(images)
     return made
 

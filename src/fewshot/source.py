@@ -1,6 +1,7 @@
 """The images of one split: rows in, transformed images out. Layer 2."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,9 +53,14 @@ def pipeline(images: ImageSet, *more: Iterable[Transform]) -> list[Transform]:
     lanes: dict[int, Transform] = {}
     x = torch.zeros(1, *images.images.shape[1:])
     for transform in transforms:
+        if not isinstance(transform, Transform):
+            raise InputError(f"{_kind(transform)} is in the place of a transform; expected a subclass of Transform")
         if (other := lanes.setdefault(transform.lane, transform)) is not transform:
             raise InputError(f"{transform} would draw what {other} draws; use only one {type(other).__name__}")
-        x = transform(x, torch.zeros(1, dtype=torch.int64))
+        given, x = x, transform(x, torch.zeros(1, dtype=torch.int64))
+        if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != 1 or x.dtype != torch.float32:
+            gave = f"{list(x.shape)} {x.dtype}" if isinstance(x, Tensor) else _kind(x)
+            raise InputError(f"{transform} gave {gave} for images {list(given.shape)}; expected float32 [1, C, H, W]")
     wanted = images.image_shape
     if x.shape[1] != wanted[0] or x.shape[2] < wanted[1] or x.shape[3] < wanted[2]:
         raise InputError(
@@ -62,3 +68,7 @@ def pipeline(images: ImageSet, *more: Iterable[Transform]) -> list[Transform]:
             f"a model of {'x'.join(map(str, wanted))}; change their sizes, or dataset.size"
         )
     return transforms
+
+
+def _kind(made: Any) -> str:
+    return f"a {type(made).__name__}"

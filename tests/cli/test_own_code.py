@@ -2,6 +2,7 @@
 """A class of the user's that is at fault costs one line: the class, the method, what it gave, what was expected."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,16 @@ import pytest
 import torch
 
 from fewshot import assemble
+from fewshot.cli.compose import compose
 from fewshot.cli.errors import guarded
 from fewshot.datasets.base import ImageSet
-from fewshot.evaluation import evaluate
+from fewshot.embedded import check_features
+from fewshot.errors import InputError
+from fewshot.evaluation import evaluate, evaluating
 from fewshot.outer_step import OuterStep
 from fewshot.sampler import EpisodeSampler
+from fewshot.source import pipeline
+from fewshot.transforms import Transform
 
 BACKBONE = """
 import torch
@@ -70,6 +76,10 @@ CASES: dict[str, tuple[str, str, str]] = {
     "a tensor in protocol()": ("", "\n    def protocol(self):\n        return {'scale': torch.ones(1)}", "Mine.protocol() gave {'scale': 'Tensor'}; expected texts, numbers, lists and None by name"),
     "protocol() gives a list": ("", "\n    def protocol(self):\n        return [1]", "Mine.protocol() gave list; expected"),
     "get_extra_state": ("", "\n    def get_extra_state(self):\n        return object()\n\n    def set_extra_state(self, state):\n        pass", "Mine.state_dict() cannot be stored: state/_extra_state is a object; a checkpoint stores tensors and plain JSON types"),
+    "adaptation gives None": ("", "\n    def adaptation(self, support_x, support_y, *, ways):\n        pass", "Mine.adaptation gave a NoneType; it yields states"),
+    "adaptation gives nothing": ("", "\n    def adaptation(self, support_x, support_y, *, ways):\n        yield from ()", "adaptation gave no state; it yields that after 0, 1, ... inner steps, the last being adapt's"),
+    "features without a backbone": ("", "\n    fixed_features = True\n\n    def __init__(self, stream, backbone):\n        super().__init__()\n        self.stream, self.net = stream, backbone", "Mine.fixed_features is true, but it has no `backbone`, the network that embeds images"),
+    "features that are not all": ("", "\n    fixed_features = True\n" + PREDICT + "logits * query_x.flatten(2).norm(dim=-1, keepdim=True)", "Mine.fixed_features is true, but its predictions for embeddings are not those for their images; set it to False"),
     "an error of its own": ("", STEP + "self.nothing", "Mine.forward (mine.py, line 20: return self.nothing) raised AttributeError: 'Mine' object has no attribute 'nothing'; --debug shows the trace"),
     "sys.exit": ("", "\n    def forward(self, batch):\n        raise SystemExit(0)", "Mine.forward (mine.py, line 19: raise SystemExit(0)) raised SystemExit: 0"),
     "a backbone that gives a tuple": ("\n    def forward(self, x):\n        return x, x", "", "backbone Net gave (tuple) for images (6, 1, 4, 4); expected (6, 8), one embedding for each"),
@@ -94,7 +104,9 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_blobs: Callabl
         algorithm = assemble.make_algorithm(config, {"image_shape": [1, 4, 4]}, 0)
         assemble.check_storable(algorithm)
         sampler = EpisodeSampler(images, "train", ways=3, shots=1, queries=2, seed=0)
-        evaluate(algorithm, sampler, episodes=2, tasks=2)
+        with evaluating(algorithm):
+            check_features(algorithm, sampler, None)
+        evaluate(algorithm, sampler, episodes=2, tasks=2, every_step=True)
         optimizer = torch.optim.SGD(algorithm.parameters(), lr=0.1)
         step = OuterStep(algorithm, optimizer, gradient_clip=None, gradient_clip_value=None, device=torch.device("cpu"))
         step(sampler.sample(0, 2), step=0, rate=1.0)
@@ -126,6 +138,47 @@ def test_what_is_right_passes_and_debug_has_the_trace(attempt: Any, capsys: pyte
     assert attempt("", "") == 0
     assert attempt("", CASES["an error of its own"][1], debug=True) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+class Turned(Transform):
+    """A transform that gives something else than images."""
+
+    def __call__(self, images: torch.Tensor, keys: torch.Tensor) -> Any:
+        return images[0]
+
+
+def test_other_parts_of_the_users(make_blobs: Callable[..., ImageSet]) -> None:
+    """What is no transform, optimiser, schedule or logger is refused before training, by what it is or gives."""
+    config = compose("config", []).config
+
+    def trainer(**parts: str) -> dict[str, Any]:
+        own = {key: {"_target_": target, "_partial_": True} for key, target in parts.items()}
+        return {"trainer": config["trainer"] | own}
+
+    for act, said in (
+        (
+            lambda: pipeline(make_blobs(), [lambda images, keys: images]),
+            "a function is in the place of a transform; ex",
+        ),
+        (
+            lambda: pipeline(make_blobs(), [Turned()]),
+            "Turned() gave [1, 4, 4] torch.float32 for images [1, 1, 4, 4]; exp",
+        ),
+        (
+            lambda: assemble.make_trainer(trainer(optimizer="builtins.list")),
+            "trainer.optimizer gave a list; expected a",
+        ),
+        (
+            lambda: assemble.make_trainer(trainer(schedule="builtins.str")),
+            "trainer.schedule gave '0' for step 0; expected",
+        ),
+        (
+            lambda: assemble.make_loggers({"logger": {"mine": {"_target_": "builtins.object"}}}),
+            "logger.mine: object has no start(); a logger has",
+        ),
+    ):
+        with pytest.raises(InputError, match="^" + re.escape(said)):
+            act()
 
 
 def test_out_of_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
