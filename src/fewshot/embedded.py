@@ -85,7 +85,7 @@ def check_features(algorithm: Algorithm, sampler: EpisodeSampler, dtype: torch.d
         return
     if not isinstance(backbone, nn.Module):
         raise InputError(f"{name}.fixed_features is true, but it has no `backbone`, the network that embeds images")
-    episode = next(sampler.sample(0, 1).apart())
+    episode = next(sampler.sample(0, 1).unpadded())
 
     def logits(model: Algorithm, support: Tensor, query: Tensor) -> Tensor:
         state = model.adapt(support, episode.support_y, ways=episode.ways)
