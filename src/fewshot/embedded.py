@@ -97,7 +97,7 @@ def check_features(algorithm: Algorithm, sampler: EpisodeSampler, dtype: torch.d
         of_images = logits(algorithm, episode.support_x, episode.query_x)
         z = [embed(backbone, x) for x in (episode.support_x, episode.query_x)]
         of_features = logits(algorithm.on_features(), *z)
-    if not (of_features - of_images).norm() <= ALONE_OR_TOGETHER * of_images.norm():
+    if of_images.isfinite().all() and not (of_features - of_images).norm() <= ALONE_OR_TOGETHER * of_images.norm():
         raise InputError(
             f"{name}.fixed_features is true, but its predictions for embeddings are not those for their images; "
             "set it to False, or let only `self.backbone` see images"
