@@ -96,7 +96,7 @@ def test_code_is_not_followed(tmp_path: Path, sent: Sent, changes: dict[str, Any
 
 def test_a_report_constructs_nothing(tmp_path: Path, sent: Sent) -> None:
     sent({"dataset._target_": "strange.anything", "backbone": {"_target_": "strange.anything"}})
-    assert "1 runs finished" in succeed("report", "sent", cwd=tmp_path).out
+    assert "1 run finished" in succeed("report", "sent", cwd=tmp_path).out
     assert not (tmp_path / "imported").exists()
 
 
