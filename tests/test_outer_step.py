@@ -130,8 +130,7 @@ def test_constants_of_a_network_are_not_averaged(make_blobs: Callable[..., Image
 # ---- a stop in between --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=["adam", "sgd"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "optimizer"), [*((model, ADAM) for model in MODELS), ("protonet", SGD)])
 def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
     images: ImageSet, tmp_path: Path, model: str, optimizer: Callable[..., Any]
 ) -> None:

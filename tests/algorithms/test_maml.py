@@ -363,20 +363,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_checkpointed_inner_steps_change_nothing(name: str) -> None:
-    batch, options = episode(), {"inner_steps": 3} | OPTIONS[name]
+    batch, options = episode(), {"inner_steps": 2} | OPTIONS[name]
     plain = maml(small_conv4(), **options)
     checkpointed = maml(copy.deepcopy(plain.backbone), checkpoint_inner=True, **options)
     checkpointed.load_state_dict(plain.state_dict())
     a, b = plain(batch), checkpointed(batch)
     assert torch.equal(a.loss, b.loss)
     assert torch.equal(a.logits, b.logits)
-    assert largest_difference(gradients(checkpointed, b.loss), gradients(plain, a.loss)) < 1e-12
+    expected = gradients(plain, a.loss)
+    assert largest_difference(gradients(checkpointed, b.loss), expected) < 1e-12
     for key, buffer in plain.named_buffers():
         assert torch.equal(checkpointed.get_buffer(key), buffer)
     b = checkpointed(batch)  # .backward() as well as torch.autograd.grad
     b.loss.backward()
     found = {name: p.grad for name, p in checkpointed.named_parameters()}
-    assert largest_difference(found, gradients(plain, plain(batch).loss)) < 1e-12
+    assert largest_difference(found, expected) < 1e-12
 
 
 def test_checkpointed_inner_steps_against_the_loop() -> None:

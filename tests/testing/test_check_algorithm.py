@@ -54,14 +54,17 @@ def faults(algorithm: Any) -> dict[str, str]:
 FEW_STEPS = {  # of iterations, which many steps would make long and sensitive to rounding
     "baseline": "algorithm.adapt_steps=3", "baseline_pp": "algorithm.adapt_steps=3",
     "tim": "algorithm.steps=3", "alpha_tim": "algorithm.steps=3",
-    "transductive_finetuning": "algorithm.steps=3", "reptile": "algorithm.eval_inner_steps=3",
+    "transductive_finetuning": "algorithm.steps=3",
+    "maml_pp": "algorithm.inner_steps=2 algorithm.eval_inner_steps=2",
+    "proto_maml": "algorithm.inner_steps=2 algorithm.eval_inner_steps=2",
+    "reptile": "algorithm.inner_steps=2 algorithm.eval_inner_steps=3",
 }  # fmt: skip
 
 
 @functools.cache
 def shipped(name: str) -> Algorithm:
     net = ["backbone=mlp", "backbone.widths=[8,6]", "ways=3", "queries=2"]
-    words = [*net, f"algorithm={name}", *([FEW_STEPS[name]] if name in FEW_STEPS else [])]
+    words = [*net, f"algorithm={name}", *FEW_STEPS.get(name, "").split()]
     context = {"image_shape": list(SHAPE), "train_classes": 4}
     return assemble.make_algorithm(compose("config", words).config, context, 0)
 
