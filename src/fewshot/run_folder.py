@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fewshot import records, schema, signature
 from fewshot.construct import refuse_foreign
@@ -20,9 +20,6 @@ from fewshot.errors import FewshotError, InputError
 from fewshot.metrics_file import MetricsFile
 from fewshot.printable import printable
 from fewshot.version_0_1 import of_this_version
-
-if TYPE_CHECKING:
-    pass
 
 _CHECKPOINT = re.compile(r"best|last|[0-9]+")
 RECORDS = ("config.yaml", "classes.json", "metrics.jsonl", "episodes/test.npz", "episodes/shown.npz")

@@ -6,9 +6,10 @@ import torch
 from sklearn import linear_model
 from toy_data import Identity, clusters
 
-from fewshot.algorithms.logistic_regression import LogisticRegression, fit_logistic, with_ones
+from fewshot.algorithms.logistic_regression import LogisticRegression, fit_logistic
 from fewshot.episode import Minibatches
 from fewshot.errors import InputError
+from fewshot.ops.similarities import with_ones
 
 
 def logistic(C: float = 1.0, features: int = 6) -> LogisticRegression:

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from fewshot.algorithms.embedding_head import Linear, LinearHead
 from fewshot.episode import Minibatches
 from fewshot.errors import check_above
+from fewshot.ops.similarities import with_ones
 
 NEWTON_STEPS, CG_STEPS, HALVINGS = 30, 100, 20
 TOLERANCE = 1e-6  # of the gradient, and of the remainder of a linear system, relative to their first
@@ -37,11 +38,6 @@ class LogisticRegression(LinearHead):
     def fit(self, x: Tensor, onehot: Tensor) -> Linear:
         weight = fit_logistic(x, onehot, self.C)
         return Linear(weight[:, :-1], weight[:, -1:])
-
-
-def with_ones(x: Tensor) -> Tensor:
-    """[T, M, D] -> [T, M, D + 1]: the last column multiplies the bias."""
-    return torch.cat([x, torch.ones_like(x[..., :1])], -1)
 
 
 def fit_logistic(x: Tensor, onehot: Tensor, C: float | Tensor) -> Tensor:

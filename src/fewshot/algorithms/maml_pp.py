@@ -16,8 +16,7 @@ Shapes as in maml.py; a parameter or statistic of batch norm over C channels is 
 The paper tests the mean prediction of the five best checkpoints: trainer.keep_best=5 evaluation.ensemble=5.
 
 Differences from the paper: the loss weights fall with every update, not every 500, and to 0, not to 0.03/S just before
-the end; (4) chooses between gradients whose
-second order is computed in either case, so it saves no time.
+the end; (4) chooses between gradients whose second order is computed in either case, so it saves no time.
 """
 
 import torch

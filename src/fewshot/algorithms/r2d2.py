@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from fewshot.algorithms.base import Algorithm, embed, embed_together, judged
 from fewshot.episode import Batch, Episode, Episodes, StepOutput
 from fewshot.errors import check_above
 from fewshot.ops.ridge import ridge
-from fewshot.ops.similarities import one_hot, product
+from fewshot.ops.similarities import one_hot, product, with_ones
 
 
 class R2D2(Algorithm):
@@ -63,8 +62,3 @@ class R2D2(Algorithm):
 
     def protocol(self) -> dict[str, Any]:
         return {"head": "ridge", "norm_statistics": "running"}
-
-
-def with_ones(z: Tensor) -> Tensor:
-    """[T, M, D] -> [T, M, D+1]: the last weight is the bias."""
-    return pad(z, (0, 1), value=1.0)

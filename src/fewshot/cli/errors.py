@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from fewshot.engine import processes
-from fewshot.errors import FewshotError, InputError
+from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.printable import printable
 
 FULL = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)  # a disk that takes no more
@@ -61,8 +61,9 @@ def _explained(run: Callable[[], int]) -> int:
         from fewshot.cli import own_code
 
         if is_out_of_memory(error):
-            what = str(error).split("\n")[0]
-            raise FewshotError(f"out of memory ({what}); lower evaluation.tasks, or set device=cpu") from error
+            raise FewshotError(
+                f"out of memory ({first_line(error)}); lower evaluation.tasks, or set device=cpu"
+            ) from error
         if line := own_code.fault(error):
             raise InputError(line) from error
         if isinstance(error, OSError) and error.filename is not None:

@@ -9,7 +9,7 @@ from fewshot.cli.compose import run_hydra
 from fewshot.cli.job import choices, label, plain, sweep_folder
 from fewshot.cli.recipe import departures
 from fewshot.cli.stages import check_init, with_init
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, first_line
 
 if TYPE_CHECKING:
     from fewshot.plan import Plan
@@ -50,8 +50,9 @@ def job(cfg: DictConfig) -> int:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                what = str(error).split("\n")[0]
-                raise FewshotError(f"out of memory ({what}); lower one of: {memory_advice(config)}") from error
+                raise FewshotError(
+                    f"out of memory ({first_line(error)}); lower one of: {memory_advice(config)}"
+                ) from error
     if done is not None:
         show.finished_run(done)
     return 0

@@ -27,6 +27,11 @@ def one_hot(y: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
     return (y[..., None] == torch.arange(ways, device=y.device)).to(dtype)
 
 
+def with_ones(z: Tensor) -> Tensor:
+    """[T, M, D] -> [T, M, D + 1]: a last column that multiplies the bias."""
+    return torch.cat([z, torch.ones_like(z[..., :1])], -1)
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """|a - b|^2 = |a|^2 - 2 ab + |b|^2, never below 0: [..., P, D], [..., N, D] -> [..., P, N].
 

@@ -80,7 +80,8 @@ def logistic(x: Array, y: Array, ways: int) -> tuple[Head, Array]:
         )
     import torch
 
-    from fewshot.algorithms.logistic_regression import fit_logistic, with_ones
+    from fewshot.algorithms.logistic_regression import fit_logistic
+    from fewshot.ops.similarities import with_ones
 
     basis = np.linalg.qr(x.T)[0]  # [D, R]: the weights lie in the span of the rows
     parts = [np.zeros(0, dtype=int), *folds(y)]  # nothing left out, then each fold

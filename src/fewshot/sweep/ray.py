@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from fewshot.errors import InputError
+from fewshot.errors import InputError, first_line
 from fewshot.signals import StopSignal
 from fewshot.sweep.cluster import ClusterBatch
 from fewshot.sweep.jobs import Job
@@ -84,5 +84,5 @@ def _reason(ended: Any) -> str:
     except TaskCancelledError:
         return "stopped before its start"
     except RayError as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return "ended without a result"
