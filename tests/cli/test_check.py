@@ -32,6 +32,18 @@ class Net(nn.Module):
 """
 
 
+def test_what_a_training_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "check_gradient", lambda *_: True)
+    for words, said in (
+        (["train_shots={low: 1, high: 2}"], "MAML cannot be trained on tasks of unequal size"),
+        (["shots=19", "train_shots=1"], "classes of split 'val' of 'glyphs' have fewer than shots+queries=24 images"),
+        (["trainer.rate_factors={nothing: 2}"], "trainer.rate_factors: 'nothing' is no trainable part of the model"),
+    ):
+        done = call("check", "threads=1", *words, cwd=tmp_path)
+        assert (done.code, done.err) == (1, "")
+        assert said in done.out.splitlines()[-1] and done.out.splitlines()[-1].startswith("contract  FAILED: ")
+
+
 def test_default_is_in_order(tmp_path: Path) -> None:
     done = call("check", "threads=1", "backbone.blocks=2", "backbone.filters=8", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")

@@ -1,13 +1,17 @@
 """`fewshot check`: machine, data, the meta-gradient of the configured model, and its algorithm's contract. Layer 6."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from fewshot.cli.compose import run_hydra
 from fewshot.cli.job import plain
 from fewshot.sizes import largest
+
+if TYPE_CHECKING:
+    from fewshot.datasets.base import ImageSet
+    from fewshot.engine.machine import Machine
 
 TASKS = 3  # tasks: compared one by one with all at once
 
@@ -39,17 +43,25 @@ def job(cfg: DictConfig) -> int:
     )
     context = assemble.data_context(config, images)
     ok = check_gradient(config, context)
-    return 0 if check_contract(config, context) and ok else 1
+    return 0 if check_contract(config, context, images, machine) and ok else 1
 
 
-def check_contract(config: dict[str, Any], context: dict[str, Any]) -> bool:
-    """What every algorithm promises (`fewshot.testing`), one line for each property."""
+def check_contract(
+    config: dict[str, Any], context: dict[str, Any], images: "ImageSet", machine: "Machine"
+) -> bool:  # fmt: skip
+    """What every algorithm promises (`fewshot.testing`), one line for each property; and one where a training of it
+    would be refused."""
     from fewshot import assemble
     from fewshot.errors import InputError
     from fewshot.testing import check_algorithm
 
     try:
         algorithm = assemble.make_algorithm(config, context, config["seed"])
+        assemble.check_storable(algorithm)
+        assemble.make_trainer(config).optimizer_of(algorithm)
+        assemble.training_stream(config, algorithm, images, machine)
+        for split in ("val_split", "test_split"):
+            assemble.episode_sampler(config, images, config["evaluation"][split], machine.device)
     except InputError as error:
         print(f"contract  FAILED: {error}")
         return False
