@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from presets import PRESETS, preset
+from toy_data import plain_result
 
 from fewshot import assemble, leaks
 from fewshot.construct import construct
@@ -104,6 +105,10 @@ def test_splits_that_change_from_load_to_load(make_images: Callable[..., ImageSe
     allowed = leaks.check_evaluation(asked(allow_overlap=True), run, swapped, "test") or ""
     assert "2 of the 2 classes tested on (split=test) were validated on by run=" in allowed
     assert "the splits of 'tiny' are not those of the training (split_hash " in allowed
+    (run.path / "result.json").write_text(json.dumps(plain_result(files={"classes.json": ""})))
+    (run.path / "classes.json").unlink()  # which version 0.1 never had
+    with pytest.raises(InputError, match=r"classes\.json is damaged: it is gone, and with it what the run was trained"):
+        leaks.check_evaluation(asked(), run, images, "test")
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +67,9 @@ def class_folder(root: Path) -> Folder:
 
 
 def as_label(text: str) -> str:
-    """The name of a class: line breaks, and bytes that are no text, written as escapes."""
+    """The name of a class: line breaks, and bytes that are no text, written as escapes; an é that macOS has written as
+    two characters is the é of others."""
+    text = unicodedata.normalize("NFC", text)
     return text if text.isprintable() else printable(text)
 
 

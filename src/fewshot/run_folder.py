@@ -121,7 +121,11 @@ class RunFolder:
         """classes.json: names of all classes that its weights were trained on (`train`) and more, see `leaks`; None
         where the run did not keep them (version 0.1)."""
         file = self.path / "classes.json"
-        return records.read_json(file, schema.CLASSES, names=True) if file.exists() else None
+        if file.exists():
+            return records.read_json(file, schema.CLASSES, names=True)
+        if self.finished and file.name in self.result().get("files", {}):
+            raise records.Damaged(file, "it is gone, and with it what the run was trained on")
+        return None
 
     @property
     def tested_with(self) -> str:

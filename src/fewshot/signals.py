@@ -15,6 +15,7 @@ from fewshot.errors import FewshotError
 # Those of them that this system has: Windows knows the first two.
 CAUGHT = tuple(found for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
                if (found := getattr(signal, name, None)) is not None)  # fmt: skip
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # for whoever does not wait for them; the others are a cluster's
 PATIENCE = 1.5  # seconds after which whoever asked to stop is told what the run is still doing
 
 
@@ -143,7 +144,8 @@ class StopSignal:
 
 @contextlib.contextmanager
 def ending_at_once(clean_up: Callable[[], object]) -> Iterator[None]:
-    """Work that cannot be gone on with: SIGINT and SIGTERM call `clean_up` and end the process at once.
+    """Work that cannot be gone on with: a signal of `ENDING` calls `clean_up` and ends the process at once; one that
+    is ignored stays ignored.
 
     Where they are not this process's to decide (Python's own handler, a StopSignal that defers) they raise
     KeyboardInterrupt or Stopped instead. Other threads than the main one, which no signal reaches, are left alone.
@@ -161,7 +163,8 @@ def ending_at_once(clean_up: Callable[[], object]) -> Iterator[None]:
             raise Stopped(signum, "stopped while a data set was being prepared")
         end_at_once(signum, frame)
 
-    before: dict[int, Any] = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {signum: signal.getsignal(signum) for signum in CAUGHT if signum.name in ENDING}
+    before = {signum: handler for signum, handler in handlers.items() if handler != signal.SIG_IGN}
     for signum in before:
         signal.signal(signum, handle)
     try:

@@ -129,8 +129,10 @@ def test_a_killed_builder_leaves_no_data_set_and_no_lock(tmp_path: Path) -> None
     assert cache.prepared(tmp_path / "cache", "toy", KEY, make).images.unique().tolist() == [7]
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("signum", "code", "at_once"),
+    [(signal.SIGINT, 130, False), (signal.SIGINT, 130, True), (signal.SIGTERM, 75, False), (signal.SIGHUP, 75, True)],
+)
 def test_a_signal_ends_a_build_at_once(tmp_path: Path, signum: int, code: int, at_once: bool) -> None:
     """Also within a run, which else waits for the end of a step."""
     begin = time.monotonic()

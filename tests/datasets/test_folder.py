@@ -141,11 +141,11 @@ def test_classes_with_few_pictures_are_left_out_on_demand(tmp_path: Path) -> Non
 def test_names_of_any_kind(tmp_path: Path) -> None:
     """A line break, bytes that are no text: what is printed of them is printable; other scripts stay as they are."""
     root = tmp_path / "mine"
-    for name in (b"new\nline", b"\xff", "猫".encode(), b"a $5^_"):
+    for name in (b"new\nline", b"\xff", "猫".encode(), b"a $5^_", "e\u0301".encode()):
         picture(root / os.fsdecode(name) / "0.png", len(name))
     picture(root / os.fsdecode(b"\xff") / "1\n.png", 1)
     images = load(root)
-    assert images.class_names == ["\\udcff", "a $5^_", "new\\nline", "猫"]
+    assert images.class_names == ["\\udcff", "a $5^_", "new\\nline", "\u00e9", "猫"]
     assert images.notes[0] == "1 copies of other pictures left out (\\udcff/1\\n.png)"
 
 

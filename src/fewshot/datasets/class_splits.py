@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewshot.errors import InputError
+from fewshot.folders import as_label
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -35,7 +36,7 @@ def as_listed(lists: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[
     for split, listed in lists.items():
         if split not in SPLITS or not isinstance(listed, Sequence) or isinstance(listed, str):
             raise InputError(f"dataset.split: '{split}' is no list of classes for one of {', '.join(SPLITS)}")
-        for name in map(str, listed):
+        for name in (as_label(str(name)) for name in listed):
             if name not in names:
                 near = " or ".join(difflib.get_close_matches(name, names, n=2))
                 hint = f"did you mean {near}?" if near else f"there are {len(names)}, such as {names[0]}"
