@@ -9,7 +9,8 @@ from fewshot import text
     ("value", "cell"),
     [
         ("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("-2+3", "'-2+3"), ("-2.5", "-2.5"), ("+1e3", "+1e3"),
-        ("\uff1d1", "'\uff1d1"), ("plain", "plain"), ("\tx", "\\tx"), ("a\x1b[31m", "a\\x1b[31m"), (-1.5, -1.5), (None, None),
+        ("\uff1d1", "'\uff1d1"),
+        ("plain", "plain"), ("\tx", "\\tx"), ("a\x1b[31m", "a\\x1b[31m"), (-1.5, -1.5), (None, None),
     ],
 )  # fmt: skip
 def test_a_cell_of_a_spreadsheet_is_no_formula(value: object, cell: object) -> None:
