@@ -44,8 +44,8 @@ class Episode(NamedTuple):
     def unpadded(self) -> Iterator["Episode"]:
         """Its tasks one by one, each of its own size, without padding."""
         for x, y, query_x, query_y, classes in zip(*self, strict=True):
-            shots, asked, there = y >= 0, query_y >= 0, classes >= 0
-            parts = (x[shots], y[shots], query_x[asked], query_y[asked], classes[there])
+            shots, real, there = y >= 0, query_y >= 0, classes >= 0
+            parts = (x[shots], y[shots], query_x[real], query_y[real], classes[there])
             yield Episode(*[part[None] for part in parts])
 
 

@@ -49,8 +49,8 @@ def write(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) 
     np.savez_compressed(
         content, dataset=images.name, split_hash=images.split_hash(),
         classes=sampler.source.classes[drawn.position].masked_fill(drawn.shots == 0, -1),
-        support=drawn.support.masked_fill(over, -1), query=drawn.query.masked_fill(~drawn.asked, -1),
-        query_y=drawn.query_y.masked_fill(~drawn.asked, -1), offsets=images.offsets.cpu(),
+        support=drawn.support.masked_fill(over, -1), query=drawn.query.masked_fill(~drawn.real, -1),
+        query_y=drawn.query_y.masked_fill(~drawn.real, -1), offsets=images.offsets.cpu(),
         class_names=np.array(images.class_names),
     )  # fmt: skip
     try:
@@ -83,14 +83,14 @@ def read(path: Path, sampler: EpisodeSampler, images: ImageSet, episodes: int) -
     _refuse_gaps(path, classes, there, shots, query, query_y, padded=sampler.padded)
     query_y, order = (t.contiguous() for t in query_y.where(query >= 0, sampler.ways).sort(dim=1, stable=True))
     query = query.gather(1, order)
-    asked = query >= 0
+    real = query >= 0
     position = _positions(path, classes, sampler.source.classes)
     _refuse_strangers(path, images, classes, support, query, query_y)
     place = torch.arange(query.shape[1])
     number = place - torch.searchsorted(query_y, query_y)  # the first of its class is 0
-    query_y, fill = query_y.where(asked, 0), sampler.source.starts.cpu()[position]  # any image of a class will do
-    support, query = support.where(there, fill[..., None]), query.where(asked, fill.gather(1, query_y))
-    drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position), shots, asked)
+    query_y, fill = query_y.where(real, 0), sampler.source.starts.cpu()[position]  # any image of a class will do
+    support, query = support.where(there, fill[..., None]), query.where(real, fill.gather(1, query_y))
+    drawn = Drawn(position, support, query, query_y, number, torch.zeros_like(position), shots, real)
     return Drawn(*[t.to(sampler.source.device) for t in drawn])
 
 

@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     number: Tensor  # [T, M] int64, of a query among those of its class
     keys: Tensor  # [T, N] int64, what the transforms of the class's images draw from
     shots: Tensor  # [T, N] int64 in 0..K, support images that are no padding; 0: the class itself is padding
-    asked: Tensor  # [T, M] bool, queries that are no padding
+    real: Tensor  # [T, M] bool, queries that are no padding
 
 
 class EpisodeSampler:
@@ -131,13 +131,13 @@ class EpisodeSampler:
         drawing = random.distinct(per_class, self.source.sizes[position], self.images_per_class)
         rows = self.source.starts[position][..., None] + drawing  # [T, N, images per class]
         query_y, number = self._shared_out(key)
-        shots, asked = self._unpadded_sizes(key, query_y, number)
+        shots, real = self._unpadded_sizes(key, query_y, number)
         place = query_y * self.most + number  # [T, M], among the last images of all classes
         query = rows[..., -self.most :].flatten(1).gather(1, place)
-        return Drawn(position, rows[..., : self.shots], query, query_y, number, per_class, shots, asked)
+        return Drawn(position, rows[..., : self.shots], query, query_y, number, per_class, shots, real)
 
     def _unpadded_sizes(self, key: Tensor, query_y: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-        """The fields `shots` and `asked` for the keys [T] of the episodes."""
+        """The fields `shots` and `real` for the keys [T] of the episodes."""
         of_ways, of_shots = self.sizes.ways, self.sizes.shots
         if not self.padded:
             return key.new_full((len(key), self.ways), self.shots), torch.ones_like(query_y, dtype=torch.bool)
@@ -148,10 +148,10 @@ class EpisodeSampler:
         ways = of_ways.low + random.below(random.mix(key, key.new_full((), -3)), of_ways.high - of_ways.low + 1)
         shots = shots * (place < ways[:, None])  # [T, N]
         of_class = shots.gather(1, query_y)
-        asked = of_class > 0
+        real = of_class > 0
         if self.sizes.rest_of:  # the first images of a class are the shots, all others the queries
-            asked &= number + of_shots.low >= of_class
-        return shots, asked
+            real &= number + of_shots.low >= of_class
+        return shots, real
 
     def _shared_out(self, key: Tensor) -> tuple[Tensor, Tensor]:
         """The class of each query and its number within the class: [T, M] each, for the keys [T] of the episodes."""
@@ -184,7 +184,7 @@ class EpisodeSampler:
         if self.padded:
             number = torch.arange(self.shots * copies, device=support_y.device)
             over = (number >= copies * drawn.shots[..., None]).flatten(1)  # [T, N * K * copies]
-            support_y, query_y = support_y.masked_fill(over, -1), query_y.masked_fill(~drawn.asked, -1)
+            support_y, query_y = support_y.masked_fill(over, -1), query_y.masked_fill(~drawn.real, -1)
             classes = classes.masked_fill(drawn.shots == 0, -1)
         return Episode(support_x, support_y, query_x, query_y, classes)
 

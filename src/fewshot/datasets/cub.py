@@ -51,7 +51,7 @@ class Cub(PictureSet):
     def counts(self) -> Mapping[str, int]:
         return COUNTS[self.split]
 
-    def told(self) -> dict[str, str]:
+    def split_protocol(self) -> dict[str, str]:
         cropped = self.split in CROPPED
         return {"split": self.split} | (
             {"cropped_to": "bounding box", "jpeg": "whole"} if cropped else {"cropped_to": "nothing"}

@@ -44,7 +44,7 @@ class MiniImagenet(PictureSet):
     def counts(self) -> Mapping[str, int]:
         return {split: IMAGES * len(names) for split, names in self.lists().items()}
 
-    def told(self) -> dict[str, str]:
+    def split_protocol(self) -> dict[str, str]:
         return {"split": "ravi"}
 
     def source(self, root: Path) -> Source:

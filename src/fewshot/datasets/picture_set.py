@@ -71,7 +71,7 @@ class PictureSet:
         """The form in which the data set is in `root`; InputError where it is not, or not all of it."""
         raise NotImplementedError
 
-    def told(self) -> dict[str, Any]:
+    def split_protocol(self) -> dict[str, Any]:
         """What the protocol says beside how the pictures were made: the split."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class PictureSet:
             size=self.size,
             mean=self.mean,
             std=self.std,
-            protocol=made | self.told() | ({"unreadable": missing} if missing else {}),
+            protocol=made | self.split_protocol() | ({"unreadable": missing} if missing else {}),
         )
 
     def verify(self) -> str:

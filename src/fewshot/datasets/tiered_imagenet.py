@@ -43,7 +43,7 @@ class TieredImagenet(PictureSet):
     def counts(self) -> Mapping[str, int]:
         return IMAGES
 
-    def told(self) -> dict[str, str]:
+    def split_protocol(self) -> dict[str, str]:
         return {"split": "ren"}
 
     def source(self, root: Path) -> Source:
