@@ -58,6 +58,8 @@ def test_show_draws_episodes(tmp_path: Path) -> None:
         ("show glyphs omniglot", "fewshot data show needs one data set"),
         ("show glyph", "omniglot, tiered_imagenet; did you mean glyphs?"),
         ("show glyphs --bogus", "unrecognized arguments: --bogus; see fewshot data --help"),
+        ("list --config-dir nowhere", "--config-dir nowhere is not a folder"),
+        ("show glyphs --episodes 101", "argument --episodes: 101 is above 100"),
         ("show glyphs --episodes 0", "argument --episodes: 0 is below 1"),
         ("show glyphs --split nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
         ("show glyphs ways=2000", "ways=2000 but split 'train' of 'glyphs' has "),

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.cli.compose import Composed, compose, conf_dir
+from fewshot.cli.compose import Composed, compose, conf_dir, search_first
 from fewshot.cli.words import Words, count, path, write
 from fewshot.errors import InputError
 
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with YAML files of your own, as for train")
     args = parser.parse_intermixed_args(argv)
     if args.action == "list":
+        search_first(args.config_dir)
         return _list([conf_dir(), *([Path(args.config_dir)] if args.config_dir else [])])
     words = [word if "=" in word else f"dataset={word}" for word in args.words]
     if len([word for word in words if word.startswith("dataset=")]) != 1:
