@@ -38,4 +38,8 @@ def test_a_users_file_says_what_its_keys_mean(tmp_path: Path) -> None:
     (tmp_path / "algorithm" / "mine.yaml").write_text("a: 1  # first\nb:\n  c: 2 # second\n")
     found = meanings("config", {"algorithm": "mine"}, [tmp_path])
     assert found == {"algorithm.a": "first", "algorithm.b.c": "second"}
+    said = annotated("algorithm:\n  a: 1\nx: " + "y" * 56, {"algorithm.a": "one two three four five", "x": "z"}, 60)
+    assert said.split("\n") == [
+        "algorithm:", f"{'  a: 1':<36}# one two three four", f"{'':<36}# five", "x: " + "y" * 56, f"{'':<36}# z",
+    ]  # fmt: skip
     assert annotated("algorithm:\n  b:\n    c: 2", found).split("\n")[-1].split() == ["c:", "2", "#", "second"]

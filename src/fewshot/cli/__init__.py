@@ -11,29 +11,30 @@ from pathlib import Path
 
 VERBS = {
     "train": "learn, test once, and leave a complete record",
-    "evaluate": "test a trained run again: other ways, shots, split, data (run=FOLDER)",
-    "predict": "own pictures: label those in one folder by the few in another (support=DIR query=DIR)",
-    "export": "a classifier for a few classes as one file, ONNX or torch.export (support=DIR out=FILE.onnx)",
-    "report": "tables, curves and pictures of run folders (--html FILE), two runs in pairs",
+    "evaluate": "test run=FOLDER again: other ways, shots, split or data",
+    "predict": "own pictures: label those of query=DIR by the few of support=DIR",
+    "export": "the classifier of support=DIR as one file, ONNX or torch.export",
+    "report": "tables, curves and pictures of run folders, two runs in pairs",
     "data": "list, prepare, verify, or show a data set",
     "check": "machine, data, and the meta-gradient of the configured model",
 }
 
 USAGE = """fewshot: few-shot meta-learning from configs
 
-  fewshot train algorithm=maml                              about a minute, nothing to download
-  fewshot train -m algorithm=maml,protonet shots=1,5        a sweep
-  fewshot evaluate run=outputs/train/... shots=5            the same checkpoint under another protocol
-  fewshot predict support=DIR query=DIR html=page.html      your own pictures, without training
-  fewshot export support=DIR out=model.onnx                 that classifier for use elsewhere
-  fewshot report outputs --html report.html                 what all runs reached, in one page
-  fewshot data show omniglot                                look at episodes
+  fewshot train algorithm=maml                        a minute, no download
+  fewshot train -m algorithm=maml,protonet shots=1,5  a sweep
+  fewshot evaluate run=outputs/train/... shots=5      with another protocol
+  fewshot predict support=DIR query=DIR               own pictures, no training
+  fewshot export support=DIR out=model.onnx           the same for use elsewhere
+  fewshot report outputs --html report.html           all runs on one page
+  fewshot data show omniglot                          look at episodes
 
 Verbs:
 {verbs}
 
-`fewshot VERB --help` lists its configuration groups; `--cfg job` prints the configuration, `--info` more.
-`--debug` shows the trace of an error. Completion: eval "$(fewshot -sc install=bash)"
+`fewshot VERB --help` lists its groups and keys; `--cfg job` prints the
+configuration, `--info` more; `--debug` shows the trace of an error.
+Completion: eval "$(fewshot -sc install=bash)"
 """
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -120,7 +121,9 @@ def _with_meanings(config_name: str) -> Iterator[None]:
     finally:  # Hydra exits where it has printed its help
         choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
         folders = [*([own_folder] if own_folder else []), conf_dir()]
-        print(annotated(said.getvalue().rstrip("\n"), meanings(config_name, choices, folders)))
+        text, known = said.getvalue().rstrip("\n"), meanings(config_name, choices, folders)
+        terminal = sys.stdout.isatty()
+        print(annotated(text, known, shutil.get_terminal_size().columns) if terminal else annotated(text, known))
 
 
 def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:

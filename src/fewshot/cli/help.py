@@ -1,6 +1,7 @@
 """`--help` of the verbs that take overrides: each key with its meaning, the comment in its YAML file. Layer 6."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -8,13 +9,30 @@ KEY = re.compile(r"( *)([\w.]+):(.*)")
 COLUMN = 36  # where the meanings stand
 
 
-def annotated(text: str, meanings: Mapping[str, str]) -> str:
-    """Hydra's help, in which keys stand as YAML, with the meanings of keys (by their paths) behind them."""
+def annotated(text: str, meanings: Mapping[str, str], width: int = 10_000) -> str:
+    """Hydra's help, in which keys stand as YAML, with the meanings of keys (by their paths) behind them.
+
+    width: columns, into which long lines are broken between words.
+    """
     lines, places = [], dict(_paths(text.split("\n")))
     for number, line in enumerate(text.split("\n")):
         meaning = meanings.get(places.get(number, ""))
-        lines.append(f"{line:<{COLUMN - 1}} # {meaning}" if meaning else line)
+        if meaning is None:
+            lines += _broken(line, width, "  ") or [""]
+        else:
+            parts = [f"# {part}" for part in _broken(meaning, width - COLUMN - 2, "")]
+            if max(len(line) + 1, COLUMN) + len(parts[0]) <= width:
+                lines.append(f"{line:<{COLUMN - 1}} {parts.pop(0)}")
+            else:
+                lines.append(line)
+            lines += [f"{'':<{COLUMN}}{part}" for part in parts]
     return "\n".join(lines)
+
+
+def _broken(line: str, width: int, indent: str) -> list[str]:
+    """Lines of at most so many columns, each after the first indented."""
+    return textwrap.wrap(line, max(width, 20), subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def meanings(config_name: str, choices: Mapping[str, str | None], folders: Sequence[Path]) -> dict[str, str]:
