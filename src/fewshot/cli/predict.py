@@ -83,7 +83,9 @@ def _print(found: "Prediction") -> None:
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
     for i in order[:SHOWN]:
         best = 100 * found.probabilities[i][found.best(i)]
-        row = (found.name(i), found.label(i), f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
+        true = found.truth[i] if found.truth else None
+        wrong = " ✗" if true in found.support.names and true != found.label(i) else ""
+        row = (found.name(i), found.label(i) + wrong, f"{best[0]:.0f}", found.runner_up(i), f"{best[1]:.0f}")
         table.add_row(*map(Text, row))
     print_table(table)
     if len(order) > SHOWN:

@@ -84,13 +84,17 @@ def _pair(report: "Report") -> str:
 def _print(report: "Report") -> None:
     """The finding last, where the eye ends."""
     from fewshot.report import tables
+    from fewshot.report.table import NONE
 
     if report.groups:
         _print_table(tables.results(report.groups, report.names, report.marks))
     if report.repeats:
         print(f"{report.repeats} runs repeat another's configuration and seed; the newest counts")
     for run, status, step, why, folder in report.unfinished.rows:
-        print(printable(f"{run}: {status}, step {step}"), f"  {printable(why)}", f"  {printable(folder)}", sep="\n")
+        print(printable(f"{run}: {status}" + (f", step {step}" if step != NONE else "")))
+        for line in (why, folder):
+            if line != NONE and status != "waiting":
+                print(f"  {printable(line)}")
     for job in report.jobs:
         if job.failed and job.last_lines and job.last_lines[-1] not in (job.reason or ""):
             print(printable(f"job {job.number} ends with (all of it in {job.log}):"))
@@ -102,9 +106,7 @@ def _print(report: "Report") -> None:
         if report.method:
             print_wrapped(report.method)
         print()
-        for sentence in report.details if len(report.details) > 1 else []:
-            print_wrapped(printable(f"{sentence}."))
-        for sentence in filter(None, [report.below_pixels, report.headline]):
+        for sentence in filter(None, [*report.details, report.below_pixels, report.headline]):
             print_wrapped(printable(f"{sentence}."))
 
 

@@ -22,7 +22,7 @@ def markdown(report: Report) -> str:
              ("Cost", tables.cost(*these)), ("Not finished", report.unfinished)]  # fmt: skip
     said = f"# {text.markdown(report.headline)}\n\n{text.markdown(report.title)}: {text.markdown(report.summary())}.\n"
     said += "".join(f"\n{text.markdown(line)}.\n" for line in report.warnings())
-    if len(report.details) > 1:
+    if report.details:
         said += "\n" + "".join(f"- {text.markdown(sentence)}\n" for sentence in report.details)
     for sentence in filter(None, [report.below_pixels and f"{report.below_pixels}.", report.method]):
         said += f"\n{text.markdown(sentence)}\n"
@@ -31,7 +31,7 @@ def markdown(report: Report) -> str:
 
 def latex(report: Report) -> str:
     """The table of algorithms and tasks, for a paper."""
-    said = [report.headline, *report.details[: 0 if len(report.details) == 1 else None], report.method]
+    said = [report.headline, *report.details, report.method]
     comment = "".join(f"% {text.latex(line)}\n" for line in said if line)
     return f"{comment}% \\usepackage{{booktabs}}\n{latex_table(report.pivot)}"
 

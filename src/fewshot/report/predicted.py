@@ -23,7 +23,8 @@ def page(found: Prediction) -> str:
     used = sorted({int(j) for i in order for j in found.near[i]})
     return render(
         "predicted.html",
-        title=f"{len(found.query)} pictures in {len(found.support.names)} classes",
+        title=(title := f"{len(found.query)} pictures in {len(found.support.names)} classes"),
+        headline=f"{title}{_accuracy(found)}",
         support={j: thumbnail(found.support.paths[j]) for j in used},
         cards=[_card(found, i) for i in order],
         left_out=len(found.query) - len(order),
@@ -33,6 +34,14 @@ def page(found: Prediction) -> str:
         mixed_up=mixed_up(found.findings, found.support.names),
         version=__version__,
     )
+
+
+def _accuracy(found: Prediction) -> str:
+    """What the reader wants to know first: how many are right, or may be expected to be."""
+    if found.accuracy:
+        return f": {found.accuracy.value:.0f} % right"
+    expected = found.findings.accuracy
+    return f": {expected.value:.0f} % right may be expected" if expected else ""
 
 
 def _card(found: Prediction, i: int) -> dict[str, Any]:

@@ -43,13 +43,15 @@ class Report:
     def marks(self) -> list[str]:
         return findings.marks(self.groups, self.comparison)
 
-    @property
+    @cached_property
     def headline(self) -> str:
         return findings.headline(self.groups, self.names, self.comparison)
 
     @cached_property
     def details(self) -> list[str]:
-        return findings.details(self.groups, self.names, self.comparison)
+        """A sentence for each task, but for the one that is the headline."""
+        sentences = findings.details(self.groups, self.names, self.comparison)
+        return [sentence for sentence in sentences if sentence != self.headline]
 
     @property
     def below_pixels(self) -> str:
