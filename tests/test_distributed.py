@@ -73,7 +73,7 @@ main(sys.argv[2:])
 """
 RUN = [
     *QUIET, "algorithm.norm_statistics=running", "trainer.steps=9", "trainer.val_every=3", "trainer.log_every=2",
-    "trainer.checkpoint_every=4", "evaluation.episodes=50",
+    "trainer.checkpoint_every=4", "evaluation.episodes=50", "evaluation.tasks=10",
 ]  # fmt: skip
 
 

@@ -70,6 +70,7 @@ main(sys.argv[2:])
 RUN = [
     *QUIET, "algorithm.norm_statistics=running", "trainer.steps=12", "trainer.val_every=3",
     "trainer.log_every=5", "trainer.checkpoint_every=2", "evaluation.val_episodes=20",
+    "evaluation.tasks=10",
 ]  # fmt: skip
 
 
