@@ -107,6 +107,9 @@ def test_a_run_that_starts_from_anothers_weights(tmp_path: Path, trained: Path) 
     old = tmp_path / "of version 0.1"  # which did not keep the names of its classes
     shutil.copytree(trained, old)
     (old / "classes.json").unlink()
+    record = json.loads((old / "result.json").read_text())
+    del record["files"]
+    (old / "result.json").write_text(json.dumps(record))
     said = refusal("train", *QUIET, f"init={old}", "train_split=trainval", cwd=tmp_path)
     assert "trained on other classes" in said and "(train_split: train -> trainval)" in said
 

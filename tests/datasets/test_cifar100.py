@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -29,8 +30,8 @@ NAMES = sorted(name for names in SUPERCLASSES.values() for name in names)
 
 
 @pytest.fixture(scope="session")
-def sets(cifar100: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageSet]:
-    cache_dir = str(tmp_path_factory.mktemp("prepared"))
+def sets(cifar100: str) -> dict[str, ImageSet]:
+    cache_dir = os.environ["FEWSHOT_CACHE"]  # prepared once for all processes of the tests
     return {c.name: c(data_dir=cifar100, cache_dir=cache_dir, download=False).load() for c in (CifarFS, FC100)}
 
 
