@@ -27,7 +27,7 @@ EPISODES, SHOTS, BALANCES = 10_000, (1, 5), ("uniform", "dirichlet")
 def evaluate(outputs: Path, queries: int, run: Path, episodes: int = EPISODES) -> None:
     words = [f"run={run}", f"output_dir={outputs}", f"name=balance_{run.name}", f"algorithm={','.join(HEADS)}",
              "shots=1,5", f"queries={queries}", f"evaluation.query_balance={','.join(BALANCES)}",
-             f"evaluation.episodes={episodes}"]  # fmt: skip
+             f"evaluation.episodes={episodes}", "augment=none"]  # fmt: skip
     subprocess.run([Path(sys.executable).with_name("fewshot"), "evaluate", "-m", *words], check=True)
 
 
