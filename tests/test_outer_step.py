@@ -127,10 +127,14 @@ def test_constants_of_a_network_are_not_averaged(make_blobs: Callable[..., Image
     assert buffers and all((b == 7).all() for b in buffers.values() if b.is_floating_point())
 
 
+SLOW = {"maml checkpointed": pytest.mark.slow}  # the same graph as MAML's, each inner step computed twice
+CASES = [*(pytest.param(m, ADAM, marks=SLOW.get(m, ())) for m in MODELS), ("protonet", SGD)]
+
+
 # ---- a stop in between --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "optimizer"), [*((model, ADAM) for model in MODELS), ("protonet", SGD)])
+@pytest.mark.parametrize(("model", "optimizer"), CASES)
 def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
     images: ImageSet, tmp_path: Path, model: str, optimizer: Callable[..., Any]
 ) -> None:
@@ -315,7 +319,7 @@ def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize(("model", "optimizer"), [*((model, ADAM) for model in MODELS), ("protonet", SGD)])
+@pytest.mark.parametrize(("model", "optimizer"), CASES)
 def test_a_replayed_step_does_the_same_to_the_last_bit(
     images: ImageSet, taped: list[Tape], model: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
