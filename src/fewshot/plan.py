@@ -1,6 +1,5 @@
 """What a run is to do, before any of its objects exists. Layer 4."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from fewshot import changes, resume
 from fewshot.records import Damaged
 from fewshot.run_folder import RunFolder
 from fewshot.sizes import in_words, numbers
+from fewshot.text import file_name
 from fewshot.trained import chosen_names, stored_names
 
 
@@ -48,7 +48,7 @@ def plan_training(
 ) -> Plan:  # fmt: skip
     """choices: group -> name of the YAML file. The run's name is `name`, else <algorithm>_<dataset>_<ways>w<shots>s."""
     names = chosen_names(config, choices)
-    what = [re.sub(r"[^\w.,+-]+", "-", names[group]) for group in ("algorithm", "dataset")]
+    what = [file_name(names[group]) for group in ("algorithm", "dataset")]
     ways, shots = ("-".join(map(str, numbers(in_words(config[key])))) for key in ("ways", "shots"))
     name = str(config["name"] or "_".join([*what, f"{ways}w{shots}s"]))
     parent = Path(config["output_dir"]) / "train" / name

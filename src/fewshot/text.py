@@ -1,4 +1,5 @@
-"""Text that others wrote, as text of a CSV file, of Markdown and of LaTeX, which would obey it. Layer 0."""
+"""Text that others wrote, as text of a CSV file, of Markdown and of LaTeX, which would obey it, and in the name of a
+file. Layer 0."""
 
 import re
 import unicodedata
@@ -11,6 +12,11 @@ LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "≈": r"$\approx$",
     "–": "--", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
+
+
+def file_name(text: str) -> str:
+    """A name as part of a file's: what is no letter, digit or one of `.,+-_` as a dash."""
+    return re.sub(r"[^\w.,+-]+", "-", text)
 
 
 def csv_cell(value: object) -> object:

@@ -1,7 +1,6 @@
 """`fewshot data list|prepare|verify|show`: words instead of overrides. Layer 6."""
 
 import argparse
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +79,7 @@ def _show(composed: Composed, args: argparse.Namespace) -> int:
     from fewshot.report.episodes import blanked, draw_episodes
     from fewshot.report.style import png
     from fewshot.sizes import in_words
+    from fewshot.text import file_name
     from fewshot.trained import chosen_names
 
     config = composed.config
@@ -90,8 +90,7 @@ def _show(composed: Composed, args: argparse.Namespace) -> int:
     asked = "{}-way {}-shot, {} queries".format(*[in_words(config[key]) for key in ("ways", "shots", "queries")])
     name = chosen_names(config, composed.choices)["dataset"]
     figure = draw_episodes(batch, images.class_names, f"{name}, split '{args.split}': {asked}")
-    file_name = re.sub(r"[^\w.,+-]+", "-", name)
-    file = args.out or Path(config["output_dir"]) / "data" / f"{file_name}.png"
+    file = args.out or Path(config["output_dir"]) / "data" / f"{file_name(name)}.png"
     write(file, png(figure, dpi=150))
     _print_notes(images)
     print(file)
