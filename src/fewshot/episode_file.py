@@ -143,9 +143,7 @@ def _refuse_strangers(
     if wrong.any():
         row = int(rows[wrong][0])
         raise InputError(f"evaluation.episodes_file={path}: image {row} is not of the class that the file says")
-    ordered = rows.sort(1).values
-    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-        raise InputError(f"evaluation.episodes_file={path}: an episode has an image twice")
-    ordered = classes.sort(1).values
-    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-        raise InputError(f"evaluation.episodes_file={path}: an episode has a class twice")
+    for what, ids in (("an image", rows), ("a class", classes)):
+        ordered = ids.sort(1).values
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            raise InputError(f"evaluation.episodes_file={path}: an episode has {what} twice")
