@@ -6,7 +6,6 @@ intervals over test episodes; bands and small circles are seeds.
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from fewshot.metrics import mean_ci95
 from fewshot.printable import printable
 from fewshot.report.groups import Group
-from fewshot.report.rows import WIDTH, draw_rows, short
+from fewshot.report.rows import WIDTH, by_mean, draw_rows, short
 from fewshot.report.settings import value_of
 from fewshot.report.style import COLOURS, MARKERS, MUTED, name_lines, styled, usual_range, whole_steps
 from fewshot.sizes import numbers
@@ -33,10 +32,7 @@ class Lines:
 
     def __init__(self, groups: Sequence[Group], names: Sequence[str]) -> None:
         self.names = list(dict.fromkeys(names))
-        accuracies: dict[str, list[float]] = {}
-        for group, name in zip(groups, names, strict=True):
-            accuracies.setdefault(name, []).append(group.accuracy)
-        best = sorted(self.names, key=lambda name: -fmean(accuracies[name]))[:MOST]
+        best = by_mean(groups, names)[:MOST]
         self.named = [name for name in self.names if name in best]
 
     @property

@@ -23,15 +23,20 @@ def short(name: str) -> str:
     return shortened(said if said == printable(name) else f"{said} …", LONGEST + 2)
 
 
+def by_mean(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    """Each name once, that of the highest mean accuracy first."""
+    accuracies: dict[str, list[float]] = {}
+    for group, name in zip(groups, names, strict=True):
+        accuracies.setdefault(name, []).append(group.accuracy)
+    return sorted(accuracies, key=lambda name: -fmean(accuracies[name]))
+
+
 def draw_rows(groups: Sequence[Group], names: Sequence[str], axis: str) -> Any:
     """A matplotlib Figure of accuracies, the best on average on top; a colour and a mark for each value of `axis`."""
     from matplotlib.figure import Figure
 
     values = sorted({value_of(g, axis) for g in groups})
-    accuracies: dict[str, list[float]] = {}
-    for group, name in zip(groups, names, strict=True):
-        accuracies.setdefault(name, []).append(group.accuracy)
-    order = sorted(accuracies, key=lambda name: -fmean(accuracies[name]))
+    order = by_mean(groups, names)
     with styled():
         figure = Figure(figsize=(WIDTH, 0.9 + ROW * len(order)))
         axes = figure.subplots()
