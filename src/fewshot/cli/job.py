@@ -50,7 +50,12 @@ def sweep_folder(verb: str, config: Mapping[str, Any]) -> Path | None:
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
-    return Path(from_home(hydra.sweep.dir)) / job_identity(verb, config) if hydra.mode == RunMode.MULTIRUN else None
+    return folder_of_sweep(hydra) / job_identity(verb, config) if hydra.mode == RunMode.MULTIRUN else None
+
+
+def folder_of_sweep(hydra: Any) -> Path:
+    """Where the jobs of a sweep have their folders, by the `hydra` part of its configuration."""
+    return Path(from_home(str(hydra.sweep.dir)))
 
 
 def job_identity(verb: str, config: Mapping[str, Any]) -> str:

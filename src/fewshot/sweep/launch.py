@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -12,9 +11,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, open_dict
 
 from fewshot.cli.compose import HydraJob
-from fewshot.cli.job import job_identity, plain
+from fewshot.cli.job import folder_of_sweep, job_identity, plain
 from fewshot.cli.validate import validate
-from fewshot.cli.words import from_home
 from fewshot.errors import FewshotError, InputError
 from fewshot.run_folder import RunFolder
 from fewshot.sweep import needs
@@ -40,7 +38,7 @@ class Sweep:
         if self._batch.package:
             needs(self._batch.package, extra=str(config.hydra.runtime.choices["hydra/launcher"]))
         self.task, self.config = task, config
-        self.folder = Path(from_home(str(config.hydra.sweep.dir)))
+        self.folder = folder_of_sweep(config.hydra)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._load = loader.load_sweep_config
         loader.load_sweep_config = self._load_once  # type: ignore[method-assign]  # sweepers also compose every job

@@ -18,8 +18,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fewshot.cli.job import plain
-from fewshot.cli.words import from_home
+from fewshot.cli.job import folder_of_sweep, plain
 from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.identity import computing
 from fewshot.sweep.settings import SearchSettings
@@ -44,7 +43,7 @@ def search(
         raise InputError("nothing to search: give a range, such as 'algorithm.inner_lr=tag(log, interval(0.01, 1))'")
     fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in parsed.items() if key not in space]
     _refuse_without_validation(config)
-    folder = Path(from_home(str(config.hydra.sweep.dir)))
+    folder = folder_of_sweep(config.hydra)
     study = _open(folder, settings)
     _same_search(study, folder, {
         **_computed(config, fixed, loader, space),
