@@ -14,7 +14,7 @@ from typing import Any
 
 from fewshot.errors import FewshotError, InputError, first_line
 from fewshot.printable import printable
-from fewshot.schema import NAMES
+from fewshot.schema import NAMES, is_a, kind_of
 
 SCALARS = (int, float, str, bool, type(None))
 TARGET, PARTIAL = "_target_", "_partial_"
@@ -93,16 +93,10 @@ def _check_types(parameters: Mapping[str, inspect.Parameter], given: Mapping[str
         annotation = parameters[key].annotation if key in parameters else Any
         union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
         kinds = typing.get_args(annotation) if union else (annotation,)
-        if set(kinds) <= set(SCALARS) and not any(_is_a(value, kind) for kind in kinds):
+        if set(kinds) <= set(SCALARS) and not any(is_a(value, kind) for kind in kinds):
             wanted = " or ".join(NAMES[kind] for kind in kinds)
             shown = "null" if value is None else value
-            raise InputError(f"{where}.{key}={shown} is {NAMES.get(type(value), 'another value')}, expected {wanted}")
-
-
-def _is_a(value: Any, kind: type) -> bool:
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+            raise InputError(f"{where}.{key}={shown} is {kind_of(value)}, expected {wanted}")
 
 
 def located(path: str, where: str) -> Any:

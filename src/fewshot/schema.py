@@ -75,6 +75,13 @@ def kind_of(value: Any) -> str:
     return NAMES.get(type(value), f"a {type(value).__name__}")
 
 
+def is_a(value: Any, kind: type) -> bool:
+    """Whether a value is of this type: true and false are no numbers, a whole number is one."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
 def fault(value: Any, wanted: Any, where: str) -> str | None:
     """What is wrong with a value, in words; None where it is as wanted."""
     if isinstance(wanted, tuple) and not isinstance(wanted, Number):

@@ -16,7 +16,7 @@ from fewshot.cli.job import plain
 from fewshot.cli.reference import SIZES, is_group, paths, references, unknown_key
 from fewshot.cli.values import check
 from fewshot.errors import InputError, check_choice
-from fewshot.schema import kind_of
+from fewshot.schema import is_a, kind_of
 from fewshot.sizes import sizes
 
 LEAST = {
@@ -109,11 +109,7 @@ def _least(value: Any) -> float:
 def _same_type(value: Any, default: Any) -> bool:
     if isinstance(default, Mapping) or default is None or value is None:
         return default is None or (value is None and not isinstance(default, Mapping))
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(default))
+    return is_a(value, type(default))
 
 
 def _other_items(value: Any, default: Any) -> list[Any]:
