@@ -24,7 +24,7 @@ from fewshot.streams import BatchStream, stream
 from fewshot.trainer import Trainer
 from fewshot.transforms import Augment
 
-LOGGER = ("start", "log", "progress", "trained", "finish")  # its methods
+LOGGER = [name for name in vars(Logger) if not name.startswith("_")]  # its methods
 Config = Mapping[str, Any]  # every key of config.yaml, resolved
 
 
