@@ -137,7 +137,7 @@ def _tested(
     padded: the episodes differ in size, and each is adapted to by itself, without padding, so that every algorithm can.
     """
     scores = [
-        _scores(list(_predictions(algorithm, episodes, first + t, every_step=every_step)), episodes)
+        _scores(_predictions(algorithm, episodes, first + t, every_step=every_step), episodes)
         for t, episodes in enumerate(batch.unpadded() if padded else [batch])
     ]
     accuracy, finite, loss = (torch.cat(parts) for parts in zip(*scores, strict=True))
@@ -156,7 +156,7 @@ def evaluating(algorithm: Algorithm) -> Iterator[None]:
         algorithm.train(was_training)
 
 
-def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_step: bool) -> Iterator[Tensor]:
+def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_step: bool) -> list[Tensor]:
     """Logits [T, N*Q, N] of episodes first, first + 1, ...: at the end, or after each inner step."""
     task, number = (torch.arange(n, device=batch.query_y.device) for n in batch.query_y.shape)
     order = random.mix(random.mix(QUERY_ORDER, task + first)[:, None], number).argsort(-1)  # [T, N*Q]
@@ -164,19 +164,23 @@ def _predictions(algorithm: Algorithm, batch: Episode, first: Tensor, *, every_s
     query_x = query_x.view(batch.query_x.shape)
     back = order.argsort(-1)[..., None].expand(*order.shape, batch.ways)
     adapt = algorithm.adaptation if every_step else lambda *a, **k: [algorithm.adapt(*a, **k)]
+    name, found = type(algorithm).__name__, list[Tensor]()
     states = adapt(batch.support_x, batch.support_y, ways=batch.ways)
     if not isinstance(states, Iterable):
-        raise InputError(f"{type(algorithm).__name__}.adaptation gave a {type(states).__name__}; it yields states")
+        raise InputError(f"{name}.adaptation gave a {type(states).__name__}; it yields states")
     for state in states:
         logits = algorithm.predict(state, query_x)
-        check_logits(f"{type(algorithm).__name__}.predict", logits, batch)
-        yield logits.float().gather(1, back)
+        check_logits(f"{name}.predict", logits, batch)
+        found.append(logits.float().gather(1, back))
+    if not found:
+        raise InputError(
+            f"{name}.adaptation gave no state; it yields that after 0, 1, ... inner steps, the last being adapt's"
+        )
+    return found
 
 
 def _scores(steps: list[Tensor], batch: Episode) -> tuple[Tensor, ...]:
     """Per episode: accuracy after each step, whether all was finite, loss."""
-    if not steps:
-        raise InputError("adaptation gave no state; it yields that after 0, 1, ... inner steps, the last being adapt's")
     accuracy = torch.stack([episode_accuracy(logits, batch.query_y) for logits in steps], -1)
     finite = torch.stack([logits.isfinite().flatten(1).all(1) for logits in steps]).all(0)
     loss = cross_entropy(steps[-1].mT, batch.query_y, reduction="none").double().mean(-1)
