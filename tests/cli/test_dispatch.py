@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,13 +121,21 @@ def test_a_bug_keeps_its_trace() -> None:
 def test_what_the_system_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whichever file it is, and wherever it is opened: no trace."""
 
-    def full() -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json")
+    def refused(number: int) -> Callable[[], int]:
+        def run() -> int:
+            raise OSError(number, os.strerror(number), "a.json")
+
+        return run
 
     for run, code, said in (
         (lambda: len((tmp_path / ("x" * 300)).read_text()), 2, "File name too long; name another file or folder"),
         (lambda: len(tmp_path.read_text()), 2, "Is a directory; name another file or folder"),
-        (full, 1, "a.json: No space left on device; make room there, and the same command goes on"),
+        (refused(errno.ENOSPC), 1, "a.json: No space left on device; make room there, and the same command goes on"),
+        (
+            refused(errno.EMFILE),
+            1,
+            "a.json: Too many open files; allow more (`ulimit -n`), and the same command goes on",
+        ),
     ):
         assert guarded(run, debug=False) == code
         assert said in capsys.readouterr().err

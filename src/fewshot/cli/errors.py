@@ -74,8 +74,10 @@ def _explained(run: Callable[[], int]) -> int:
 def _of_a_file(error: OSError) -> FewshotError:
     """What the system refuses to do with a file: the disk's fault, or that of whoever named the file."""
     said = f"{error.filename}: {error.strerror}"
-    if error.errno in (*FULL, errno.EMFILE, errno.ENFILE):
+    if error.errno in FULL:
         return FewshotError(f"{said}; make room there, and the same command goes on")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return FewshotError(f"{said}; allow more (`ulimit -n`), and the same command goes on")
     fix = "change its rights, or its folder's" if isinstance(error, PermissionError) else "name another file or folder"
     return InputError(f"{said}; {fix}")
 
