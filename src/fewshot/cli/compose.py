@@ -112,7 +112,7 @@ def _with_meanings(config_name: str) -> Iterator[None]:
     """What Hydra prints as help comes out with the meaning of each key."""
     from hydra.core.hydra_config import HydraConfig
 
-    from fewshot.cli.help import annotated, meanings
+    from fewshot.cli.help import UNBROKEN, annotated, meanings
 
     said = io.StringIO()
     try:
@@ -122,8 +122,7 @@ def _with_meanings(config_name: str) -> Iterator[None]:
         choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
         folders = [*([own_folder] if own_folder else []), conf_dir()]
         text, known = said.getvalue().rstrip("\n"), meanings(config_name, choices, folders)
-        terminal = sys.stdout.isatty()
-        print(annotated(text, known, shutil.get_terminal_size().columns) if terminal else annotated(text, known))
+        print(annotated(text, known, shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBROKEN))
 
 
 def sweep_folder_name(config_name: str, overrides: Sequence[str]) -> str:

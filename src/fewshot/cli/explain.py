@@ -28,7 +28,7 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str | N
         return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem or error.context}"
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return None
-    text = " ".join((str(error) or str(error.__cause__)).split("\n")[0].split())
+    text = first_line(error if str(error) else error.__cause__ or error)
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': write KEY=VALUE, and quote what is no plain value: 'KEY=\"a [b] c\"'"
     if "Ambiguous value" in str(error):

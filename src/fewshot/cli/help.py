@@ -7,9 +7,10 @@ from pathlib import Path
 
 KEY = re.compile(r"( *)([\w.]+):(.*)")
 COLUMN = 36  # where the meanings stand
+UNBROKEN = 10_000  # columns that no line has
 
 
-def annotated(text: str, meanings: Mapping[str, str], width: int = 10_000) -> str:
+def annotated(text: str, meanings: Mapping[str, str], width: int = UNBROKEN) -> str:
     """Hydra's help, in which keys stand as YAML, with the meanings of keys (by their paths) behind them.
 
     width: columns, into which long lines are broken between words.

@@ -21,9 +21,10 @@ def page(found: Prediction) -> str:
     """A file that needs nothing beside it, for light and dark screens, wide and narrow."""
     order = found.order()[:SHOWN]
     used = sorted({int(j) for i in order for j in found.near[i]})
+    title = f"{len(found.query)} pictures in {len(found.support.names)} classes"
     return render(
         "predicted.html",
-        title=(title := f"{len(found.query)} pictures in {len(found.support.names)} classes"),
+        title=title,
         headline=f"{title}{_accuracy(found)}",
         support={j: thumbnail(found.support.paths[j]) for j in used},
         cards=[_card(found, i) for i in order],
