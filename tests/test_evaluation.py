@@ -9,6 +9,7 @@ from tape import on_tape
 from test_outer_step import make
 from torch import Tensor, nn
 
+from fewshot import evaluation
 from fewshot.algorithms.base import Algorithm, embed
 from fewshot.datasets.base import ImageSet
 from fewshot.engine import capture
@@ -334,3 +335,11 @@ def test_a_batch_that_cannot_be_captured_is_tested_as_it_is(
     captured = evaluate(NearestMean(), sampler, episodes=20, tasks=3, every_step=True, cuda_graph=True)
     assert torch.equal(captured.step_accuracy, run(sampler, episodes=20).step_accuracy)
     assert logged() == ["the test of a batch cannot be captured in a CUDA graph and runs as it is (not here)"]
+
+
+def test_as_many_states_for_all_episodes() -> None:
+    """As a user's `adaptation` yields them: else there is no accuracy after each inner step."""
+    one, two = ((torch.zeros(3, states), torch.zeros(3)) for states in (1, 2))
+    assert [t.shape for t in evaluation._joined([two, two])] == [(6, 2), (6,)]
+    with pytest.raises(InputError, match=r"adaptation gave \[1, 2\] states for different episodes"):
+        evaluation._joined([one, two])

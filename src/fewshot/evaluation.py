@@ -140,7 +140,7 @@ def _tested(
         _scores(_predictions(algorithm, episodes, first + t, every_step=every_step), episodes)
         for t, episodes in enumerate(batch.unpadded() if padded else [batch])
     ]
-    accuracy, finite, loss = (torch.cat(parts) for parts in zip(*scores, strict=True))
+    accuracy, finite, loss = _joined(scores)
     return accuracy, finite, batch.classes, loss
 
 
@@ -192,9 +192,14 @@ def _in_order(parts: list[tuple[Tensor, ...]], processes: Processes) -> tuple[Te
     gathered = processes.gather([[tensor.cpu() for tensor in part] for part in parts])
     rounds = itertools.zip_longest(*gathered)  # batch i was process i % size's
     batches = [part for one_round in rounds for part in one_round if part is not None]
-    if len(numbers := sorted({part[0].shape[1] for part in batches})) > 1:
+    return _joined(batches)
+
+
+def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Scores of episodes after each other; of each part the first is the accuracy after each step [T, S+1]."""
+    if len(numbers := sorted({part[0].shape[1] for part in parts})) > 1:
         raise InputError(f"adaptation gave {numbers} states for different episodes; it yields as many for all")
-    return tuple(torch.cat(p) for p in zip(*batches, strict=True))
+    return tuple(torch.cat(p) for p in zip(*parts, strict=True))
 
 
 def raw_pixels(

@@ -134,7 +134,7 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path, capsys: pytest.Capt
         (
             refused(errno.EMFILE),
             1,
-            "a.json: Too many open files; allow more (`ulimit -n`), and the same command goes on",
+            "a.json: Too many open files; allow more (`ulimit -n`), and the same",
         ),
     ):
         assert guarded(run, debug=False) == code
