@@ -34,12 +34,10 @@ def test_the_first_signal_only_asks(signum: int, code: int) -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored, and it stays so
     before = [signal.getsignal(s) for s in CAUGHT]
     with StopSignal():
         assert all(a != signal.getsignal(s) for a, s in zip(before, CAUGHT, strict=True))
     assert [signal.getsignal(s) for s in CAUGHT] == before
-    signal.signal(signal.SIGHUP, ignored)
 
 
 def test_the_launchers_handler_is_called_after_the_save_and_not_before() -> None:
