@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -203,13 +204,15 @@ def text(value: Any) -> str:
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"
 
 
+@cache
 def missing(package: str) -> bool:
-    """Whether a peer is not installed; says so in one line, and its columns stay empty."""
+    """Whether a peer is not installed; says so once, in one line, and its columns stay empty."""
     from importlib.util import find_spec
 
     absent = find_spec(package) is None
     if absent:
-        print(f"{package} is not installed, its columns stay empty: uv pip install -e '.[bench]'")
+        words = "jax" if package == "jax" else "-e '.[bench]'"  # jax: 100 MB, or gigabytes with its CUDA
+        print(f"{package} is not installed, its columns stay empty: uv pip install {words}")
     return absent
 
 
