@@ -233,6 +233,30 @@ def two_steps_and_a_test(config: dict[str, Any], images: ImageSet) -> None:
     assert math.isfinite(found.loss)
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "proto_maml", "maml algorithm.head_init=zero algorithm.norm_statistics=running", "reptile train_ways=3",
+        "maml_pp algorithm.head_init=zero", "metasgd train_ways=3", "metaoptnet", "feat",
+        "matching algorithm.full_context=true", "relation algorithm.norm_statistics=batch",
+    ],
+)  # fmt: skip
+def test_training_on_episodes_of_drawn_size(glyphs: ImageSet, algorithm: str) -> None:
+    """Whether each episode has its own or all of a step have one."""
+    name, *words = algorithm.split()
+    sizes = ["ways=3", "train_ways={low:2,high:4}", "train_shots={low:1,high:4}", "train_queries={rest_of:6}"]
+    config = compose("config", [*chosen(algorithm=name, backbone="mlp"), *sizes, *words]).config
+    two_steps_and_a_test(config, glyphs)
+
+
+def test_a_result_says_how_sizes_were_drawn(tmp_path: Path) -> None:
+    words = ["train_ways={low:3,high:8}", "train_shots={low:1,high:5}", *chosen(algorithm="proto_maml", backbone="mlp")]
+    succeed("train", *short(2, *words), cwd=tmp_path)
+    found = result(only(tmp_path / "outputs" / "train"))
+    said = {"ways": "3 to 8", "shots": "1 to 5", "queries": 2, "tasks": 2, "sizes_drawn": "per step"}
+    assert {key: found["train"][key] for key in said} == said
+
+
 RANDOM = {"low": 1, "high": 9}, {"rest_of": 12}  # shots and queries of R2D2
 ADAM, RFS = (0.001, 0, 0.0), (0.05, 0.9, 5e-4)
 # What papers, or their authors' code, have: a batch or (tasks, ways, shots, queries); updates; rate, momentum, decay;

@@ -47,12 +47,15 @@ MODELS = {
                  "train_shots={low:1,high:3}"],
     "baseline": ["algorithm=baseline", "algorithm.stream.batch_size=8"],
 }  # fmt: skip
+DRAWN = "proto_maml of drawn sizes"  # of which no step is captured
+ALSO_DRAWN = {DRAWN: ["algorithm=proto_maml", "algorithm.inner_steps=1", "algorithm.stream.tasks=2",
+                      "train_ways={low:2,high:3}", "train_shots={low:1,high:3}"]}  # fmt: skip
 
 
 @functools.cache
 def configured(model: str) -> dict[str, Any]:
     net = ["backbone=conv4", "backbone.blocks=2", "backbone.filters=4"]
-    return compose("config", ["ways=3", "queries=2", *net, *MODELS[model]]).config
+    return compose("config", ["ways=3", "queries=2", *net, *(MODELS | ALSO_DRAWN)[model]]).config
 
 
 def make(model: str, images: ImageSet, *, dropout: float = 0.0) -> Algorithm:
@@ -64,7 +67,7 @@ def make(model: str, images: ImageSet, *, dropout: float = 0.0) -> Algorithm:
 
 
 def draws(algorithm: Algorithm, images: ImageSet, **options: Any) -> Any:
-    defaults = {"seed": 0, "within_groups": False, "device": CPU}
+    defaults = {"seed": 0, "within_groups": False, "device": CPU, "padded": algorithm.unequal_tasks}
     return stream(algorithm.stream, images, "train", **(defaults | options))
 
 
@@ -134,7 +137,7 @@ CASES = [*(pytest.param(m, ADAM, marks=SLOW.get(m, ())) for m in MODELS), ("prot
 # ---- a stop in between --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "optimizer"), CASES)
+@pytest.mark.parametrize(("model", "optimizer"), [*CASES, (DRAWN, ADAM)])
 def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
     images: ImageSet, tmp_path: Path, model: str, optimizer: Callable[..., Any]
 ) -> None:
@@ -235,7 +238,7 @@ def test_what_asks_is_noticed(ask: Callable[[Tensor], Any]) -> None:
 
 
 @pytest.mark.parametrize("within_groups", [False, True])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, DRAWN])
 def test_a_step_asks_nothing(images: ImageSet, model: str, within_groups: bool) -> None:
     algorithm, _ = dropping(model, images)
     algorithm.backbone.blocks.append(nn.Dropout(0.3))  # type: ignore[union-attr, operator]
@@ -414,6 +417,22 @@ def test_what_cannot_be_captured_runs_as_it_is(
         f"the outer step with its data cannot be captured in a CUDA graph and is captured without them {reason}",
         f"the outer gradient cannot be captured in a CUDA graph and runs as it is {reason}",
     ]  # the optimiser's step follows without a word: gradients now move in memory
+
+
+def test_steps_of_changing_size_are_not_captured(
+    images: ImageSet, taped: list[Tape], logged: Callable[[], list[str]]
+) -> None:
+    """Each is the step of its size typed, by the same optimiser, and one line says why."""
+    graphs, step = trained(make(DRAWN, images), images, cuda_graph=True, optimizer=CALM_ADAM)
+    assert taped == [] and step.guard.steps == 12
+    assert logged() == ["the sizes of episodes are drawn for each step: steps are not captured in a CUDA graph"]
+    typed = make(DRAWN, images)
+    by_hand, sized = outer(typed, CALM_ADAM, gradient_clip=0.5), draws(typed, images)
+    for k in range(12):
+        ways, shots, queries = sized.size(k)
+        typed.stream = replace(typed.stream, ways=ways, shots=shots, queries=queries)
+        by_hand(draws(typed, images).batch(k), step=k, rate=1 / (k + 1))
+    assert_close(dict(typed.state_dict()), graphs)
 
 
 def test_a_stream_of_ones_own_is_drawn_outside_the_graph(

@@ -1,7 +1,7 @@
 """Episodes and mini-batches are pure functions of (seed, split, k), uniform, and never show an image twice."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from fewshot.errors import InputError
 from fewshot.ops import random
 from fewshot.sampler import EpisodeSampler
 from fewshot.sizes import Value
-from fewshot.streams import BLOCK, EpisodeStream, MinibatchStream, stream
+from fewshot.streams import BLOCK, EpisodeStream, MinibatchStream, SizedStream, stream
 from fewshot.transforms import CenterCrop, ColorJitter, RandomCrop, RandomHorizontalFlip, Shift, Transform
 
 Make = Callable[..., ImageSet]
@@ -26,6 +26,7 @@ GOLDEN_CLASSES = [[1, 6, 7], [0, 6, 1], [0, 4, 3]]
 GOLDEN_SUPPORT = [[13, 92, 103], [0, 89, 10], [3, 59, 57]]
 GOLDEN_QUERY = [[33, 17, 86, 90, 101, 99], [3, 4, 90, 86, 27, 24], [4, 0, 64, 60, 54, 50]]
 GOLDEN_TURNS = [[3, 2, 1], [3, 1, 0], [0, 1, 3]]
+GOLDEN_SIZES = [(2, 4, 3), (4, 4, 3), (3, 1, 6), (4, 3, 4)]
 GOLDEN_MINIBATCH = [72, 45, 4, 98, 18, 41, 31, 7]
 
 
@@ -133,14 +134,19 @@ def test_a_training_stream_is_its_samplers_episodes_in_order(
             assert same(batches.batch(k), draws.sample(3 * k, 3))
 
 
-@pytest.mark.parametrize("requested", [Episodes(tasks=2, ways=3, shots=1, queries=2), Minibatches(batch_size=30)])
+DRAWN = Episodes(tasks=2, ways={"low": 2, "high": 5}, shots={"low": 1, "high": 4}, queries={"rest_of": 7})
+
+
+@pytest.mark.parametrize(
+    "requested", [Episodes(tasks=2, ways=3, shots=1, queries=2), DRAWN, Minibatches(batch_size=30)]
+)
 def test_the_rows_of_the_next_batch_are_read_ahead(
     make_images: Make, monkeypatch: pytest.MonkeyPatch, requested: Episodes | Minibatches
 ) -> None:
     """Of an array that may not stay in memory: over the ends of blocks and epochs, and the batches stay the same."""
     images = make_images(UNEQUAL)
     monkeypatch.setattr("fewshot.streams.BLOCK", 2)
-    options: Any = {"seed": 0, "within_groups": False, "device": CPU}
+    options: Any = {"seed": 0, "within_groups": False, "device": CPU, "padded": False}
     usual = stream(requested, images, "train", **options)
     monkeypatch.setattr("fewshot.engine.read_ahead.LARGE", 1)
     asked = list[Tensor]()
@@ -307,6 +313,47 @@ def test_shots_drawn_per_class_and_queries_that_are_the_rest(make_images: Make) 
 def test_one_size_in_other_words_is_that_size(make_images: Make) -> None:
     fixed, drawn = (sampler(make_images(UNEQUAL), shots=shots) for shots in (2, {"low": 2, "high": 2}))
     assert not drawn.padded and same(fixed.sample(0, 5), drawn.sample(0, 5))
+
+
+def once_per_batch(images: ImageSet, requested: Episodes = DRAWN, **options: Any) -> SizedStream:
+    defaults: dict[str, Any] = {"seed": 0, "within_groups": False, "device": CPU, "padded": False}
+    found = stream(requested, images, "train", **(defaults | options))
+    assert isinstance(found, SizedStream)
+    return found
+
+
+def test_a_batch_of_the_size_drawn_for_it_is_that_of_the_size_typed(make_images: Make) -> None:
+    """In any order, in equal parts for several processes, by whichever stream."""
+    images = make_images(UNEQUAL)
+    batches, halves = once_per_batch(images), [once_per_batch(images, part=p, parts=2) for p in (0, 1)]
+    for k in (0, 1, 2, 64, 1, 10**6):
+        ways, shots, queries = batches.size(k)
+        typed = Episodes(tasks=2, ways=ways, shots=shots, queries=queries)
+        batch = batches.batch(k)
+        assert same(batch, stream(typed, images, "train", seed=0, within_groups=False, device=CPU).batch(k))
+        assert all((y >= 0).all() for y in (batch.support_y, batch.query_y, batch.classes))
+        assert same(batch, Episode(*[torch.cat(t) for t in zip(*[half.batch(k) for half in halves], strict=True)]))
+
+
+def test_sizes_of_batches_are_uniform_and_depend_on_seed_and_step_alone(make_images: Make) -> None:
+    batches, other = (once_per_batch(make_images(UNEQUAL), seed=seed) for seed in (0, 1))
+    sizes = [batches.size(k) for k in range(4000)]
+    assert sizes[:4] == GOLDEN_SIZES
+    assert all(shots + queries == 7 for _, shots, queries in sizes)
+    pairs = torch.tensor([4 * (ways - 2) + shots - 1 for ways, shots, _ in sizes])
+    assert chi_square(torch.bincount(pairs, minlength=16)) < 37.7  # 15: p = 1e-3
+    assert sum(other.size(k) == sizes[k] for k in range(100)) < 20  # of another seed: 6 or 7 are to be expected
+
+
+def test_batches_of_few_ways_come_from_the_groups_that_serve_the_most(
+    make_images: Make, logged: Callable[[], list[str]]
+) -> None:
+    """One line says which are left out, not one for each number of ways."""
+    images = make_images([7] * 21, groups=GROUPS)
+    batches = once_per_batch(images, replace(DRAWN, ways={"low": 2, "high": 4}), within_groups=True)
+    drawn = [{GROUPS[c] for c in episode} for k in range(60) for episode in batches.batch(k).classes.tolist()]
+    assert all(len(groups) == 1 for groups in drawn) and set.union(*drawn) == {"b", "d"}
+    assert logged() == ["split 'train' of 'tiny': 2 of 4 groups left out, with fewer than ways=4 classes"]
 
 
 @pytest.mark.parametrize(

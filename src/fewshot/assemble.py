@@ -15,12 +15,13 @@ from fewshot.construct import construct
 from fewshot.datasets.base import Dataset, ImageSet
 from fewshot.engine import strict_json
 from fewshot.engine.machine import Machine
-from fewshot.episode import Episodes, Stream
+from fewshot.episode import Stream
 from fewshot.errors import InputError, check_choice, first_line
+from fewshot.evaluation import evaluating
 from fewshot.loggers.base import Logger
 from fewshot.sampler import EpisodeSampler
-from fewshot.sizes import largest, sizes
-from fewshot.streams import BatchStream, stream
+from fewshot.sizes import largest
+from fewshot.streams import BlockStream, SizedStream, stream
 from fewshot.trainer import Trainer
 from fewshot.transforms import Augment
 
@@ -138,20 +139,36 @@ def make_loggers(config: Config) -> list[Logger]:
     return list(loggers.values())
 
 
-def training_stream(config: Config, algorithm: Algorithm, images: ImageSet, machine: Machine) -> BatchStream:
+def training_stream(config: Config, algorithm: Algorithm, images: ImageSet, machine: Machine) -> BlockStream:
     """This process's part of the batches that the algorithm trains on. InputError where it cannot train on such."""
-    wanted = algorithm.stream
-    unequal = isinstance(wanted, Episodes) and sizes(wanted.ways, wanted.shots, wanted.queries, prefix="train_").drawn
-    if unequal and not algorithm.unequal_tasks:
-        raise InputError(
-            f"{type(algorithm).__name__} cannot be trained on tasks of unequal size: images that only fill up its "
-            "batches would take part; give train_ways, train_shots and train_queries as numbers (a test may draw them)"
-        )
-    return stream(
-        wanted, images, config["train_split"],
+    batches = stream(
+        algorithm.stream, images, config["train_split"],
         seed=config["seed"], within_groups=config["within_groups"], device=machine.device,
         transforms=make_augment(config).train.values(), part=machine.processes.rank, parts=machine.processes.size,
+        padded=algorithm.unequal_tasks,
     )  # fmt: skip
+    if isinstance(batches, SizedStream):
+        _check_sizes(algorithm, batches.sampler)
+    return batches
+
+
+def _check_sizes(algorithm: Algorithm, sampler: EpisodeSampler) -> None:
+    """InputError where the algorithm cannot be trained on each of the sizes that the sampler draws."""
+    ways, shots, queries, _ = sampler.sizes
+    if shots.low < shots.high and shots.per == "class":
+        raise InputError(
+            f"{type(algorithm).__name__} cannot be trained on train_shots={shots}: images that only fill up smaller "
+            "classes would take part; without `per: class` one number is drawn for each step"
+        )
+    if ways.low == ways.high:
+        return
+    few = sampler.of_size(ways.low, shots.low, queries.low).sample(0, 1)
+    place = next(algorithm.parameters(), few.support_x).device
+    try:
+        with evaluating(algorithm):
+            algorithm.adapt(few.support_x.to(place), few.support_y.to(place), ways=few.ways)
+    except InputError as error:
+        raise InputError(f"give train_ways as a number, not {ways}: {error}") from error
 
 
 def make_augment(config: Config) -> Augment:

@@ -38,7 +38,7 @@ class ClassGroups:
                 f"ways={ways} but the largest group in split '{split}' of '{images.name}' has "
                 f"{largest} classes; lower ways or set within_groups=false"
             )
-        self.ways, self.skipped = ways, len(members) - len(usable)
+        self.skipped = len(members) - len(usable)
         if self.skipped:
             log.warning(
                 "split '%s' of '%s': %d of %d groups left out, with fewer than ways=%d classes",
@@ -48,8 +48,8 @@ class ClassGroups:
         self.sizes = torch.tensor([len(m) for m in usable], device=device)
         self._first = self.sizes.cumsum(0) - self.sizes
 
-    def draw(self, key: Tensor) -> Tensor:
-        """Keys [T] of episodes -> places within the split of `ways` classes of one group, drawn uniformly: [T, N]."""
+    def draw(self, key: Tensor, ways: int) -> Tensor:
+        """Keys [T] of episodes -> places within the split of N = ways classes of one group, drawn uniformly: [T, N]."""
         group = random.below(random.mix(key, key.new_full((), 0)), len(self.sizes))
-        member = random.distinct(random.mix(key, key.new_full((), 1)), self.sizes[group], self.ways)
+        member = random.distinct(random.mix(key, key.new_full((), 1)), self.sizes[group], ways)
         return self._order[self._first[group][:, None] + member]

@@ -155,7 +155,7 @@ def _train_facts(made: Prepared) -> dict[str, Any]:
     sizes: dict[str, Any] = {"ways": None, "shots": None, "queries": None, "tasks": None}
     sizes |= {key: in_words(value) for key, value in vars(made.algorithm.stream).items()}
     start = made.start._asdict() if made.start else None
-    return sizes | {"split": made.config["train_split"], "init": start}
+    return sizes | {"sizes_drawn": made.batches.sizes_drawn, "split": made.config["train_split"], "init": start}
 
 
 def evaluate(plan: Plan, machine: Machine, draw: Draw) -> RunFolder:

@@ -16,7 +16,7 @@ from fewshot.engine.runtime import autocast
 from fewshot.episode import Batch, check_step
 from fewshot.ops import random
 from fewshot.ops.dropblock import step_counters
-from fewshot.streams import BatchStream, BlockStream
+from fewshot.streams import BatchStream, BlockStream, SizedStream
 
 log = logging.getLogger("fewshot")
 
@@ -122,6 +122,11 @@ class OuterStep:
             counter += 1
         self.window += self.measured.masked_fill(self.guard.frozen.bool(), 0.0)
 
+    def stay_plain(self) -> None:
+        """Capture nothing: for batches whose shapes change."""
+        self.captured = False
+        self.compute_gradients, self.apply_gradients = self._compute_gradients, self.clip_and_step
+
     def _use_cuda_graphs(self) -> None:
         """A graph reads its learning rate from the device, and an optimiser has to know that it is in one."""
         for group, own in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
@@ -160,13 +165,17 @@ class DrawnStep:
     a block of batches lie at a fixed place, where another graph draws them when the next block begins. Between
     processes the graph ends at the gradients. Streams that are no BlockStream, and those whose gathering cannot be
     captured (a transform that asks the device) or whose images lie in the host's memory, give their batches to the
-    step from outside.
+    step from outside. Where the sizes of episodes change from step to step nothing is captured: a graph for each size
+    would hold the memory of a step each.
     """
 
     def __init__(self, step: OuterStep, stream: BatchStream) -> None:
         self.step, self.stream = step, stream
         self._whole: Captured | None = None
-        if step.captured and not isinstance(stream, BlockStream):
+        if step.captured and isinstance(stream, SizedStream):
+            log.warning("the sizes of episodes are drawn for each step: steps are not captured in a CUDA graph")
+            step.stay_plain()
+        elif step.captured and not isinstance(stream, BlockStream):
             log.warning("%s is no BlockStream: its batches are made outside the CUDA graph", type(stream).__name__)
         elif step.captured and isinstance(stream, BlockStream) and stream.source.on_device:
             self._use_cuda_graphs(stream)

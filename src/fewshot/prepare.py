@@ -16,7 +16,7 @@ from fewshot.identity import with_content, with_init_weights
 from fewshot.plan import Plan
 from fewshot.run_folder import RunFolder
 from fewshot.sampler import EpisodeSampler
-from fewshot.streams import BatchStream
+from fewshot.streams import BlockStream
 from fewshot.trainer import Trainer
 
 log = logging.getLogger("fewshot")
@@ -34,7 +34,7 @@ class Prepared:
     algorithm: Algorithm
     start: trained.Start | None
     trainer: Trainer
-    batches: BatchStream
+    batches: BlockStream
     val: EpisodeSampler | None
     test: EpisodeSampler
     overlap: str | None  # what the result has to say of classes with two uses

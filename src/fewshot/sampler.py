@@ -5,6 +5,7 @@ conversion to float and the transforms, each for all images at once. Episode k i
 which it is drawn.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -111,6 +112,15 @@ class EpisodeSampler:
         self.given: Drawn | None = None
         self.given_from: str | None = None  # twelve digits of the file's hash
 
+    def of_size(self, ways: int, shots: int, queries: int) -> "EpisodeSampler":
+        """The same for episodes of one size, which this one may draw; they are those of a sampler made with these
+        numbers (within_groups: from groups that have classes for the most ways)."""
+        other = copy.copy(self)
+        other.sizes, other.padded = sizes(ways, shots, queries), False
+        other.ways, other.shots, other.queries = ways, shots, queries
+        other.total_queries, other.most, other.images_per_class = ways * queries, queries, shots + queries
+        return other
+
     @property
     def query_balance(self) -> str:
         """What a result says of the queries' classes."""
@@ -122,7 +132,7 @@ class EpisodeSampler:
         """Episodes first..first+tasks-1; first may be an int64 scalar on the device."""
         episode = torch.arange(tasks, device=self.source.device) + first  # [T]
         key = random.mix(self._key, episode)  # [T]
-        position = self.groups.draw(key)  # [T, N]
+        position = self.groups.draw(key, self.ways)  # [T, N]
         lane = torch.arange(2, 2 + self.ways, device=key.device)
         per_class = random.mix(key[:, None], lane)  # [T, N]
         if self.given is not None:

@@ -36,6 +36,7 @@ class BlockStream:
 
     block: int
     source: Source  # of the images
+    sizes_drawn: str | None = None  # per task | per step, where those of its episodes are
     _number = -1  # of the block at hand
     _drawn: Indices = ()
 
@@ -73,6 +74,7 @@ class EpisodeStream(BlockStream):
 
     def __init__(self, sampler: EpisodeSampler, tasks: int, *, part: int = 0, parts: int = 1) -> None:
         self.sampler, self.tasks, self.block, self.source = sampler, tasks, BLOCK, sampler.source
+        self.sizes_drawn = "per task" if sampler.padded else None
         self._part = _share(tasks, part, parts, "algorithm.stream.tasks")
         self._like: dict[str, tuple[torch.Size, torch.dtype]] = {}  # of a batch's `Drawn`
 
@@ -94,6 +96,30 @@ class EpisodeStream(BlockStream):
                 shape, dtype = self._like[name]
                 fields[name] = part.view(shape).to(dtype)
         return self.sampler.episodes(Drawn(**fields))
+
+
+class SizedStream(EpisodeStream):
+    """The ways, shots and queries are drawn once for each batch, and all its episodes have them: nothing is padded.
+
+    Batch k is that of an `EpisodeStream` of the size `size(k)`; its shape is another one than that of batch k + 1.
+    """
+
+    def __init__(self, sampler: EpisodeSampler, tasks: int, *, seed: int, part: int = 0, parts: int = 1) -> None:
+        super().__init__(sampler, tasks, part=part, parts=parts)
+        self.block, self.sizes_drawn, self._seed, self._of_any_size = 1, "per step", seed, sampler
+
+    def size(self, k: int) -> tuple[int, int, int]:
+        """Ways, shots and queries of batch k: the same for all parts, each number equally likely."""
+        drawn = self._of_any_size.sizes
+        ways, shots = (
+            size.low + random.key(self._seed, name, str(k)) % (size.high - size.low + 1)
+            for name, size in (("ways", drawn.ways), ("shots", drawn.shots))
+        )
+        return ways, shots, drawn.rest_of - shots if drawn.rest_of else drawn.queries.low
+
+    def _of_batch(self, k: int) -> Indices:
+        self.sampler = self._of_any_size.of_size(*self.size(k))
+        return super()._of_batch(k)
 
 
 class MinibatchStream(BlockStream):
@@ -163,9 +189,12 @@ def _share(size: int, part: int, parts: int, key: str) -> slice:
 
 def stream(
     requested: Stream, images: ImageSet, split: str, *, seed: int, within_groups: bool, device: torch.device,
-    transforms: Iterable[Transform] = (), part: int = 0, parts: int = 1,
-) -> BatchStream:  # fmt: skip
-    """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it."""
+    transforms: Iterable[Transform] = (), part: int = 0, parts: int = 1, padded: bool = True,
+) -> BlockStream:  # fmt: skip
+    """The training stream that an algorithm asks for by its `stream`, or one of `parts` equal parts of it.
+
+    padded: where sizes are drawn, each episode has its own, and smaller ones are padded; false: one for each batch.
+    """
     if isinstance(requested, Minibatches):
         return MinibatchStream(
             images, split, batch_size=requested.batch_size, seed=seed, transforms=transforms, device=device,
@@ -178,4 +207,6 @@ def stream(
         images, split, ways=requested.ways, shots=requested.shots, queries=requested.queries, seed=seed,
         within_groups=within_groups, transforms=transforms, device=device,
     )  # fmt: skip
+    if sampler.padded and not padded:
+        return SizedStream(sampler, requested.tasks, seed=seed, part=part, parts=parts)
     return EpisodeStream(sampler, requested.tasks, part=part, parts=parts)

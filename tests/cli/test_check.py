@@ -35,7 +35,7 @@ class Net(nn.Module):
 def test_what_a_training_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "check_gradient", lambda *_: True)
     for words, said in (
-        (["train_shots={low: 1, high: 2}"], "MAML cannot be trained on tasks of unequal size"),
+        (["train_ways={low: 2, high: 3}"], "give train_ways as a number, not 2 to 3: ways=2, but this head was"),
         (["shots=19", "train_shots=1"], "classes of split 'val' of 'glyphs' have fewer than shots+queries=24 images"),
         (["trainer.rate_factors={nothing: 2}"], "trainer.rate_factors: 'nothing' is no trainable part of the model"),
     ):

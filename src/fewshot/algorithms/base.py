@@ -27,8 +27,9 @@ class Algorithm(nn.Module):
     transductive: the prediction for one query may depend on the other queries.
     fixed_features: in eval mode an image's embedding is `backbone(image)`, whatever the task and the other images;
     `on_features` can then be used. True for metric learners and heads, where only `self.backbone` sees images.
-    unequal_tasks: it can be trained on tasks of unequal size: padding (images of label -1, classes of id -1) changes
-    neither its loss nor its gradient, batch norm's statistics aside. At test each such task comes alone, unpadded.
+    unequal_tasks: a meta-batch may have tasks of unequal size: padding (images of label -1, classes of id -1) changes
+    neither loss nor gradient, batch norm's statistics aside. Where it is false, sizes are drawn once for all tasks of a
+    step. At test each task comes alone, unpadded.
     interchangeable_labels: classes under other labels get the same logits, in other columns; false for a learned head.
     double_backward: training differentiates through gradients, so bf16 is refused.
     auto_precision: what `precision=auto` takes on a device with matrix units, tf32 or, where it was shown to cost

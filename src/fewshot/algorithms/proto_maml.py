@@ -8,8 +8,8 @@
 Shapes: c [T, N, D]; w [T, N, D], b [T, N]; support_x [T, N*K, C, H, W], logits [T, N*Q, N]. Serves any number of ways.
 Transductive where `norm_statistics` is batch; with `support`, as the authors have it, each query is judged alone.
 
-Differences from the paper: second order unless `first_order`, as the authors' runs are; the number of ways is fixed in
-training.
+Differences from the paper: second order unless `first_order`, as the authors' runs are. They train on one episode a
+step, of drawn ways and shots; here they can be drawn (`train_ways`, `train_shots`), the shots alike for all classes.
 """
 
 from torch import Tensor

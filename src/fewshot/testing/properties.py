@@ -181,7 +181,7 @@ def gradient_apart(subject: Subject) -> None:
 def unequal_tasks(subject: Subject) -> str:
     """Where `unequal_tasks` is true, the padding of a smaller task changes nothing. Batch norm aside."""
     if not subject.given.unequal_tasks:
-        return "not offered: it is trained on tasks of one size, or on no tasks"
+        return "not offered: the tasks of a step have one size, or it is trained on no tasks"
     batch = subject.unequal()
     fault = "unequal_tasks=True, but the padding of a smaller task changes the gradient"
     _mean_of_parts(subject, batch, list(batch.unpadded()), fault)
