@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ TINY = [
     "evaluation.val_episodes=10", "evaluation.tasks=20",
 ]  # fmt: skip
 QUIET = [*TINY, "logger=console"]
+REFERENCES: dict[tuple[str, ...], Any] = {}  # of our own YAML files, the same for every Hydra of this process
 
 
 class Done(NamedTuple):
@@ -36,7 +38,8 @@ class Done(NamedTuple):
 def call(*words: str, cwd: Path) -> Done:
     """`fewshot WORDS` in this process, in the folder `cwd`; what it changes of the process is put back.
 
-    It draws no figures, which take longer than the run: the run of `conftest.trained` does, and tests/report.
+    It draws no figures, which take longer than the run: the run of `conftest.trained` does, and tests/report. Nor does
+    it compose what is known already, which takes as long: `hydra.mode`, null unless it is set, and references.
     """
     out, err = io.StringIO(), io.StringIO()
     known, threads = set(sys.modules), torch.get_num_threads()
@@ -53,6 +56,10 @@ def call(*words: str, cwd: Path) -> Done:
         patch.setattr(sys, "path", list(sys.path))
         patch.setenv("HYDRA_FULL_ERROR", "1")
         patch.setattr("fewshot.report.figures.draw_finished", lambda folder: None)
+        if not any("hydra.mode" in word for word in words):
+            patch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
+        if words[:1] == ("train",) and not any(word.startswith("--config-dir") for word in words):
+            patch.setattr("fewshot.cli.reference._COMPOSED", SimpleNamespace(setdefault=lambda *_: REFERENCES))
         importlib.invalidate_caches()
         main(list(words))
     torch.set_num_threads(threads)
