@@ -45,7 +45,7 @@ MODELS = {
     "metasgd": ["algorithm=metasgd", "algorithm.stream.tasks=4", "algorithm.norm_statistics=support"],
     "protonet": ["algorithm=protonet", "algorithm.stream.tasks=2", "train_ways={low:2,high:3}",
                  "train_shots={low:1,high:3}"],
-    "baseline": ["algorithm=baseline", "algorithm.stream.batch_size=8"],
+    "baseline": ["algorithm=baseline", "algorithm.stream.batch_size=8", "algorithm.adapt_steps=3"],
 }  # fmt: skip
 DRAWN = "proto_maml of drawn sizes"  # of which no step is captured
 ALSO_DRAWN = {DRAWN: ["algorithm=proto_maml", "algorithm.inner_steps=1", "algorithm.stream.tasks=2",
@@ -89,7 +89,7 @@ def double(batch: Batch) -> Batch:
 # ---- parts of a batch ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", ["maml", "maml running", "metasgd"])
 def test_the_mean_over_processes_is_the_gradient_of_all_tasks(images: ImageSet, model: str, parts: int) -> None:
     """MAML's statistics are per task, so that N processes with T/N tasks compute what one with T does."""
@@ -145,8 +145,8 @@ def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
     at_once = make(model, images)
     step = outer(at_once, optimizer)
     batches = draws(at_once, images)
-    for k in range(6):
-        if k == 3:
+    for k in range(4):
+        if k == 2:
             checkpoint.save(tmp_path, k, step.state())
         step(batches.batch(k), step=k, rate=1.0)
 
@@ -154,8 +154,8 @@ def test_going_on_from_a_checkpoint_is_as_if_never_stopped(
     later = outer(resumed, optimizer)
     _, state = checkpoint.load(tmp_path)
     checkpoint.load_into(resumed, state["model"])
-    later.load(state, step=3, window=[0.0, 0.0])
-    for k in range(3, 6):
+    later.load(state, step=2, window=[0.0, 0.0])
+    for k in range(2, 4):
         later(batches.batch(k), step=k, rate=1.0)
     for name, tensor in resumed.state_dict().items():
         assert torch.equal(tensor, at_once.state_dict()[name]), name
@@ -178,7 +178,7 @@ def test_a_training_step_counts_once_whatever_its_forwards(images: ImageSet, mod
     algorithm, layer = dropping(model, images)
     step, batches = outer(algorithm), draws(algorithm, images)
     sampler = EpisodeSampler(images, "val", ways=3, shots=1, queries=2, seed=0)
-    for k in range(4):
+    for k in range(2):
         step(batches.batch(k), step=k, rate=1.0)
         evaluate(algorithm, sampler, episodes=2, tasks=2)
         assert layer.steps == k + 1
@@ -188,17 +188,17 @@ def test_a_training_step_counts_once_whatever_its_forwards(images: ImageSet, mod
 def test_a_stop_in_between_keeps_the_counter(images: ImageSet, tmp_path: Path, model: str) -> None:
     at_once, _ = dropping(model, images)
     step, batches = outer(at_once), draws(at_once, images)
-    for k in range(6):
-        if k == 3:
+    for k in range(4):
+        if k == 2:
             checkpoint.save(tmp_path, k, step.state())
         step(batches.batch(k), step=k, rate=1.0)
     resumed, layer = dropping(model, images)
     later = outer(resumed)
     _, state = checkpoint.load(tmp_path)
     checkpoint.load_into(resumed, state["model"])
-    later.load(state, step=3, window=[0.0, 0.0])
-    assert layer.steps == 3
-    for k in range(3, 6):
+    later.load(state, step=2, window=[0.0, 0.0])
+    assert layer.steps == 2
+    for k in range(2, 4):
         later(batches.batch(k), step=k, rate=1.0)
     assert_equal(at_once.state_dict(), resumed.state_dict())
 
@@ -237,8 +237,9 @@ def test_what_asks_is_noticed(ask: Callable[[Tensor], Any]) -> None:
     assert mode.asked
 
 
-@pytest.mark.parametrize("within_groups", [False, True])
-@pytest.mark.parametrize("model", [*MODELS, DRAWN])
+@pytest.mark.parametrize(
+    ("model", "within_groups"), [*((m, False) for m in (*MODELS, DRAWN)), *((m, True) for m in ("protonet", DRAWN))]
+)
 def test_a_step_asks_nothing(images: ImageSet, model: str, within_groups: bool) -> None:
     algorithm, _ = dropping(model, images)
     algorithm.backbone.blocks.append(nn.Dropout(0.3))  # type: ignore[union-attr, operator]
@@ -250,7 +251,7 @@ def test_a_step_asks_nothing(images: ImageSet, model: str, within_groups: bool) 
         assert mode.asked == [], k
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [pytest.param(m, marks=SLOW.get(m, ())) for m in MODELS])
 def test_an_evaluation_asks_nothing_before_its_end(images: ImageSet, model: str) -> None:
     algorithm = make(model, images)
     sampler = EpisodeSampler(images, "val", ways=3, shots=1, queries=2, seed=0)
@@ -292,7 +293,7 @@ class Numbered:
 
 
 def trained(
-    algorithm: Algorithm, images: ImageSet, *, steps: int = 12, device: torch.device = CPU, spoiled: int | None = None,
+    algorithm: Algorithm, images: ImageSet, *, steps: int = 10, device: torch.device = CPU, spoiled: int | None = None,
     given: bool = False, **options: Any,
 ) -> tuple[dict[str, Tensor], OuterStep]:  # fmt: skip
     """Weights and buffers after some steps, with a rate and dropout of their own in each.
@@ -331,14 +332,14 @@ def test_a_replayed_step_does_the_same_to_the_last_bit(
     replayed, step = trained(make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True)
     graphs = 1 if model == "baseline" else 2  # the step; where the episodes' block of two ends, the draw
     assert len(taped) == graphs
-    monkeypatch.setattr(capture, "WARMUP", 12)  # all of them
+    monkeypatch.setattr(capture, "WARMUP", 10)  # all of them
     plain, by_hand = trained(
         make(model, images, dropout=dropout), images, optimizer=optimizer, cuda_graph=True, given=True
     )
     assert len(taped) == graphs
     assert_equal(plain, replayed)
     assert torch.equal(by_hand.window, step.window)
-    assert by_hand.guard.steps == step.guard.steps == 12
+    assert by_hand.guard.steps == step.guard.steps == 10
 
 
 @pytest.mark.parametrize("model", ["protonet", "baseline"])
@@ -364,8 +365,8 @@ def test_a_replayed_step_drops_more_from_step_to_step(
     (algorithm, layer), (by_hand, _) = dropping("protonet", images), dropping("protonet", images)
     replayed, _ = trained(algorithm, images, cuda_graph=True)
     assert len(taped) == 2
-    assert layer.steps == 12
-    monkeypatch.setattr(capture, "WARMUP", 12)
+    assert layer.steps == 10
+    monkeypatch.setattr(capture, "WARMUP", 10)
     plain, _ = trained(by_hand, images, cuda_graph=True)
     assert_equal(plain, replayed)
 
@@ -390,7 +391,7 @@ def test_between_processes_the_exchange_is_no_part_of_a_graph(
         monkeypatch.setattr(capture, "cuda_graph", refuse)
     two, _ = trained(make("maml", images), images, cuda_graph=True, processes=Alike(size=2))
     assert len(taped) == (3 if parts else 0)  # the draw, gradients, optimiser
-    assert len(asked) == 12
+    assert len(asked) == 10
     assert_equal(alone, two)
 
 
@@ -423,12 +424,12 @@ def test_steps_of_changing_size_are_not_captured(
     images: ImageSet, taped: list[Tape], logged: Callable[[], list[str]]
 ) -> None:
     """Each is the step of its size typed, by the same optimiser, and one line says why."""
-    graphs, step = trained(make(DRAWN, images), images, cuda_graph=True, optimizer=CALM_ADAM)
-    assert taped == [] and step.guard.steps == 12
+    graphs, step = trained(make(DRAWN, images), images, cuda_graph=True, optimizer=CALM_ADAM, steps=6)
+    assert taped == [] and step.guard.steps == 6
     assert logged() == ["the sizes of episodes are drawn for each step: steps are not captured in a CUDA graph"]
     typed = make(DRAWN, images)
     by_hand, sized = outer(typed, CALM_ADAM, gradient_clip=0.5), draws(typed, images)
-    for k in range(12):
+    for k in range(6):
         ways, shots, queries = sized.size(k)
         typed.stream = replace(typed.stream, ways=ways, shots=shots, queries=queries)
         by_hand(draws(typed, images).batch(k), step=k, rate=1 / (k + 1))
@@ -443,7 +444,7 @@ def test_a_stream_of_ones_own_is_drawn_outside_the_graph(
     step = outer(algorithm, gradient_clip=0.5, cuda_graph=True)
     taped.clear()
     drawn_step = DrawnStep(step, Numbered(draws(algorithm, images)))
-    for k in range(12):
+    for k in range(10):
         drawn_step(step=k, rate=1 / (k + 1))
     assert len(taped) == 2  # gradients, optimiser
     assert_equal(replayed, dict(algorithm.state_dict()))
@@ -453,10 +454,10 @@ def test_a_stream_of_ones_own_is_drawn_outside_the_graph(
 def test_dropout_in_checkpointed_steps_is_not_captured(
     images: ImageSet, taped: list[Tape], caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain, _ = trained(make("maml checkpointed", images, dropout=0.3), images, optimizer=CALM_ADAM)
+    plain, _ = trained(make("maml checkpointed", images, dropout=0.3), images, optimizer=CALM_ADAM, steps=6)
     with caplog.at_level(logging.WARNING, "fewshot"):
         not_captured, _ = trained(
-            make("maml checkpointed", images, dropout=0.3), images, optimizer=CALM_ADAM, cuda_graph=True
+            make("maml checkpointed", images, dropout=0.3), images, optimizer=CALM_ADAM, cuda_graph=True, steps=6
         )
     assert taped == []
     assert_close(plain, not_captured)
@@ -483,7 +484,7 @@ def test_a_checkpoint_does_not_tell_whether_steps_were_captured(images: ImageSet
         step = outer(algorithm, CALM_ADAM, gradient_clip=0.5, cuda_graph=graph)
         step.load(state, step=5, window=[0.0, 0.0])
         drawn_step = DrawnStep(step, draws(algorithm, images))
-        for k in range(5, 12):
+        for k in range(5, 10):
             drawn_step(step=k, rate=1 / (k + 1))
         ends.append(dict(algorithm.state_dict()))
     whole, _ = trained(make("protonet", images), images, optimizer=CALM_ADAM)
