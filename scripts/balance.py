@@ -1,10 +1,10 @@
 """What unbalanced queries cost a transductive method: docs/results/balance_DATASET.json, a table of
 docs/protocols.md.
 
-    python scripts/balance.py OUTPUTS QUERIES RUN [RUN ...]
+    python scripts/balance.py OUTPUTS QUERIES EPISODES RUN [RUN ...]
 
-RUN: folders of trained simpleshot runs that differ in seed. Every head is tested on the same 10 000 episodes of
-their features, 5-way 1-shot and 5-shot, with QUERIES queries of each class, and with 5 * QUERIES in all whose classes
+RUN: folders of trained classifiers that differ in seed. Every head is tested on the same EPISODES of their
+features, 5-way 1-shot and 5-shot, with QUERIES queries of each class, and with 5 * QUERIES in all whose classes
 are drawn (Dirichlet, concentration 2). A class needs 5 + 5 * QUERIES images: 3 on Omniglot, 15 on CIFAR-FS. The same
 command again evaluates what is missing.
 """
@@ -21,10 +21,10 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADS = ("simpleshot", "ridge", "logistic_regression", "tim", "alpha_tim", "laplacianshot", "bd_cspn", "pt_map")
-EPISODES, SHOTS, BALANCES = 10_000, (1, 5), ("uniform", "dirichlet")
+SHOTS, BALANCES = (1, 5), ("uniform", "dirichlet")
 
 
-def evaluate(outputs: Path, queries: int, run: Path, episodes: int = EPISODES) -> None:
+def evaluate(outputs: Path, queries: int, episodes: int, run: Path) -> None:
     words = [f"run={run}", f"output_dir={outputs}", f"name=balance_{run.name}", f"algorithm={','.join(HEADS)}",
              "shots=1,5", f"queries={queries}", f"evaluation.query_balance={','.join(BALANCES)}",
              f"evaluation.episodes={episodes}", "augment=none"]  # fmt: skip
@@ -55,12 +55,12 @@ def row(algorithm: str, shots: int, done: Sequence[tuple[Mapping[str, Any], np.n
     }  # fmt: skip
 
 
-def main(outputs: str, queries: str, *runs: str) -> None:
+def main(outputs: str, queries: str, episodes: str, *runs: str) -> None:
     for run in runs:
-        evaluate(Path(outputs), int(queries), Path(run))
+        evaluate(Path(outputs), int(queries), int(episodes), Path(run))
     done = results(Path(outputs))
     rows = [row(algorithm, shots, done) for shots, algorithm in itertools.product(SHOTS, HEADS)]
-    command = f"python scripts/balance.py OUTPUTS {queries} RUN ({len(runs)} trained, {done[0][0]['dataset']})"
+    command = f"python scripts/balance.py OUTPUTS {queries} {episodes} RUN ({len(runs)} trained, {done[0][0]['dataset']})"
     text = json.dumps({"command": command, "rows": rows}, indent=1, ensure_ascii=False)
     (ROOT / "docs" / "results" / f"balance_{done[0][0]['dataset']}.json").write_text(text + "\n")
     print(text)
