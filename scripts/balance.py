@@ -60,7 +60,7 @@ def main(outputs: str, queries: str, episodes: str, *runs: str) -> None:
         evaluate(Path(outputs), int(queries), int(episodes), Path(run))
     done = results(Path(outputs))
     rows = [row(algorithm, shots, done) for shots, algorithm in itertools.product(SHOTS, HEADS)]
-    command = f"python scripts/balance.py OUTPUTS {queries} {episodes} RUN ({len(runs)} trained, {done[0][0]['dataset']})"
+    command = f"python scripts/balance.py OUTPUTS {queries} {episodes}{' RUN' * len(runs)}"
     text = json.dumps({"command": command, "rows": rows}, indent=1, ensure_ascii=False)
     (ROOT / "docs" / "results" / f"balance_{done[0][0]['dataset']}.json").write_text(text + "\n")
     print(text)
