@@ -163,7 +163,9 @@ SLOW_POOL = pytest.mark.filterwarnings("ignore:There is a performance drop.*as_s
 
 
 @SLOW_POOL
-@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize(
+    "first_order", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["second order", "first order"]
+)  # of first order: test_meta_gradient_of_torchvisions_blocks
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", *LARGE])
 def test_meta_gradient_of_torchvisions_networks(name: str, first_order: bool) -> None:
     assert torchvision_difference(name, first_order) < TOLERANCE
@@ -274,7 +276,7 @@ def test_the_gradient_of_a_quadratic_by_hand(first_order: bool) -> None:
 
 
 @pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
-@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 4])  # two: of every backbone, above
 def test_several_inner_steps(steps: int, first_order: bool) -> None:
     model = maml(small_conv4(), inner_steps=steps, first_order=first_order)
     assert difference(model, episode(), steps=steps, first_order=first_order) < TOLERANCE
@@ -330,7 +332,7 @@ def test_summing_the_loss_over_classes_is_ways_times_the_mean() -> None:
     torch.testing.assert_close(model(batch).logits, other(batch).logits, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("chunk", [2, 8, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (1, 3, 5))])
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_tasks_in_chunks_are_all_tasks_at_once(chunk: int, statistics: str) -> None:
     batch = episode(tasks=5)
@@ -361,7 +363,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+WITHIN_OTHERS = ("one step", "running", "chunks", "rates per layer and step", "body")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in WITHIN_OTHERS else ()) for name in OPTIONS]
+)
 def test_checkpointed_inner_steps_change_nothing(name: str) -> None:
     batch, options = episode(), {"inner_steps": 2} | OPTIONS[name]
     plain = maml(small_conv4(), **options)
@@ -421,9 +428,9 @@ def test_checkpointed_inner_steps_grow_less_than_half_as_fast_in_memory() -> Non
     assert three < plain_one
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
-@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("when", "first_order", "chunk"), [("before", False, None), ("before", True, 2), ("after", False, 2)]
+)
 def test_frozen_parameters_are_moved_by_no_loop(when: str, first_order: bool, chunk: int | None) -> None:
     """Frozen in the backbone's own constructor, or later; inner and outer loop leave them alone."""
     backbone, frozen = small_conv4(), "backbone.blocks.0.0.weight"
