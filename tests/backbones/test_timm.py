@@ -1,10 +1,12 @@
-"""timm's models as embeddings, without downloads: its smallest networks, and three families by architecture."""
+"""timm's models as embeddings, without downloads: its smallest networks, and three families by architecture.
+
+The import of timm takes two seconds, which only the process that runs these tests should spend.
+"""
 
 from pathlib import Path
 
 import pytest
 import safetensors.torch
-import timm
 import torch
 
 from fewshot.backbones.timm import TimmBackbone
@@ -19,11 +21,15 @@ def backbone(model: str = SMALL, *, weights: str = "none", size: int | None = No
 
 @pytest.fixture
 def state() -> dict[str, torch.Tensor]:
+    import timm
+
     return timm.create_model(SMALL).state_dict()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_file_gives_timms_own_numbers(tmp_path: Path, state: dict[str, torch.Tensor], suffix: str) -> None:
+    import timm
+
     file = tmp_path / f"net{suffix}"
     (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(state, file)
     net = backbone(weights=str(file)).eval()
@@ -85,7 +91,7 @@ def test_no_network_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch) 
         assert pretrained
         raise OSError("no route to host\nand more")
 
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(InputError, match=rf"cannot fetch timm's weights of {SMALL} \(no route to host\); download"):
         backbone(weights="default")
 
