@@ -4,10 +4,12 @@ Nothing is installed. The templates lie in `shared/slurm` beside the checkout; a
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,7 +61,13 @@ def running(root: Path, settings: str = "") -> Iterator[Slurm]:
 
     settings: further lines for slurm.conf.
     """
-    environment = _prepare(root, settings)
+    _check_machine()
+    with _only_one():
+        environment = _prepare(root, settings)
+        yield from _daemons(root, environment)
+
+
+def _daemons(root: Path, environment: Mapping[str, str]) -> Iterator[Slurm]:
     programs, settled = root / "root" / "usr" / "sbin", ["-D", "-f", str(root / "slurm.conf")]
     daemons: list[subprocess.Popen[bytes]] = []
     try:
@@ -85,8 +93,7 @@ def running(root: Path, settings: str = "") -> Iterator[Slurm]:
                 daemon.wait()
 
 
-def _prepare(root: Path, settings: str) -> dict[str, str]:
-    """Packages and settings; the environment in which SLURM's programs work."""
+def _check_machine() -> None:
     if os.geteuid() != 0:
         raise Unavailable("slurmd runs as root only")
     if not (TEMPLATES / "slurm.conf.in").is_file():
@@ -94,6 +101,18 @@ def _prepare(root: Path, settings: str) -> dict[str, str]:
     for tool in ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
             raise Unavailable(f"no {tool}: this is no Debian")
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[None]:
+    """The ports are the machine's: other processes of pytest that ask for a SLURM wait until this one has ended."""
+    with (Path(tempfile.gettempdir()) / "fewshot_tests_slurm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _prepare(root: Path, settings: str) -> dict[str, str]:
+    """Packages and settings; the environment in which SLURM's programs work."""
     for port in PORTS:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
