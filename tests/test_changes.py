@@ -70,7 +70,7 @@ def test_what_a_test_depends_on_is_not(own: dict[str, Any]) -> None:
 ])  # fmt: skip
 def test_a_key_of_the_model_that_acts(own: dict[str, Any], run: dict[str, Any], key: str, value: Any) -> None:
     run = changed(own, **run)
-    refuse_idle(changed(run, **{key: value}), run, CONTEXT)
+    refuse_idle(changed(run, **{key: value}), run, CONTEXT, {}, "maml")
 
 
 @pytest.mark.parametrize(("run", "key", "value"), [
@@ -85,4 +85,15 @@ def test_a_key_of_the_model_that_does_not(own: dict[str, Any], run: dict[str, An
     run = changed(own, **run)
     said = re.escape(f"{key.replace('__', '.')}={value} changes no prediction of the trained weights")
     with pytest.raises(InputError, match=said):
-        refuse_idle(changed(run, **{key: value, "algorithm__eval_inner_steps": 2}), run, CONTEXT)
+        refuse_idle(changed(run, **{key: value, "algorithm__eval_inner_steps": 2}), run, CONTEXT, {}, "maml")
+
+
+def test_an_algorithm_chosen_anew_is_tried_as_a_whole(own: dict[str, Any]) -> None:
+    """Keys of its YAML that only a training reads are no fault: the run may have been trained with others."""
+    idle = changed(own, algorithm__stream__tasks=9, algorithm__first_order=True)
+    for config, name in ((idle, "maml"), (changed(idle, algorithm__adapt="head"), "anil")):
+        refuse_fixed(config, own, {"algorithm": name})
+        refuse_idle(config, own, CONTEXT, {"algorithm": name}, "maml")
+    said = "algorithm=fomaml changes no prediction of the trained weights of maml; leave it out"
+    with pytest.raises(InputError, match=said):
+        refuse_idle(idle, own, CONTEXT, {"algorithm": "fomaml"}, "maml")

@@ -40,6 +40,10 @@ def test_every_result_file_is_in_a_table(results: ModuleType) -> None:
     assert all(f"<!-- results: {name} -->" in pages for name in tables)
 
 
+def test_no_result_names_a_folder_of_one_machine() -> None:
+    assert [path.name for path in FOLDER.glob("*.json") if '"/' in path.read_text()] == []
+
+
 def stored(seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
     return {
         "ways": 5, "shots": 1, "seed": seed, "test": {"accuracy": accuracy, "accuracy_ci95": 0.25},

@@ -48,18 +48,24 @@ def refuse_fixed(config: Config, own: Config, choices: Mapping[str, str | None])
             )
 
 
-def refuse_idle(config: Config, own: Config, context: Mapping[str, Any]) -> None:
+def refuse_idle(
+    config: Config, own: Config, context: Mapping[str, Any], choices: Mapping[str, str | None], name: str
+) -> None:
     """InputError for a key of the model that leaves its predictions as they are, given the weights.
 
     Each is tried beside the others, with the same weights (drawn, in float64: trained ones may fit a support set so
-    well that further inner steps change no digit) on an episode of noise.
+    well that further inner steps change no digit) on an episode of noise. An algorithm chosen anew comes with all keys
+    of its YAML, and is tried as a whole. choices: as above; name: of the run's own algorithm.
     """
-    another = config["algorithm"]["_target_"] != own["algorithm"]["_target_"]  # chosen anew, with keys of its own
-    model = [key for key in changed(config, own) if _below(key, ("backbone",) if another else MODEL)]
-    if not model:
+    algorithm, one_class = choices.get("algorithm"), config["algorithm"]["_target_"] == own["algorithm"]["_target_"]
+    model = [key for key in changed(config, own) if _below(key, ("backbone",) if algorithm or not one_class else MODEL)]
+    another = algorithm not in (None, name) and one_class  # fomaml, where maml was trained
+    if not model and not another:
         return
     weights = _drawn_weights(own, context)
     predicted = _predictions(config, context, weights)
+    if another and torch.equal(predicted, _predictions(own, context, weights)):
+        raise InputError(f"algorithm={algorithm} changes no prediction of the trained weights of {name}; leave it out")
     for key in model:
         with_own = copy.deepcopy(dict(config))
         _copy_value(with_own, own, key.split("."))

@@ -162,7 +162,7 @@ def evaluate(plan: Plan, machine: Machine, draw: Draw) -> RunFolder:
     """A trained run tested again, with a folder and a result.json of its own."""
     config, run = dict(plan.config), RunFolder(Path(plan.config["run"]))
     model = trained.restore(run, config["checkpoint"], config, trust=config["trust"])
-    changes.refuse_idle(config, model.config, model.context)
+    changes.refuse_idle(config, model.config, model.context, plan.choices, trained.stored_names(run)["algorithm"])
     images = assemble.load_images(config).on(machine.device)
     config = with_content(config, images.protocol.get("content"))
     trained.same_shape(images, model.context)

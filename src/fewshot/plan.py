@@ -1,7 +1,7 @@
 """What a run is to do, before any of its objects exists. Layer 4."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Plan:
     chosen. parent: where the run's folder is made. folder: of a run whose place is fixed. sweep: it is a sweep's job.
     label: what tells it from other runs of its name, but for the seed.
     departures: what is not as in the preset that it names, whose published value then does not judge it.
+    choices: of groups that an evaluation chose anew.
     """
 
     config: dict[str, Any]
@@ -31,6 +32,7 @@ class Plan:
     sweep: bool = False
     departures: Sequence[str] = ()
     label: str = ""
+    choices: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -68,4 +70,4 @@ def plan_evaluation(
         raise Damaged(run.path / "result.json", f"name is {own}, which is no name of one folder")
     name = own if config["name"] == run.config["name"] else str(config["name"])
     parent = Path(config["output_dir"]) / "evaluate" / name
-    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, label=label)
+    return Plan(config=config, names=names, run_name=name, parent=parent, folder=folder, label=label, choices=choices)
