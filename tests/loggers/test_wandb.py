@@ -141,7 +141,7 @@ def test_a_resumed_run_gives_back_the_rows_that_a_kill_has_lost_and_its_end_the_
         logger.finish(RESULT, "finished")
         *mirrored, (_, first), (_, second), (_, pictures) = logged
         assert mirrored == [(row["step"], row) for row in [*given, rows[3]]]
-        assert {**first, **second}.keys() == {"test/inner_step", *INNER[0]}
+        assert {**first, **second}.keys() == {"step", "test/inner_step", *INNER[0]}
         assert {name: image.image.size for name, image in pictures.items()} == {"figures/curves": (4, 3)}
 
 

@@ -114,7 +114,8 @@ class Wandb:
             last = item["step"]
             self._attempt(functools.partial(record.log, item, step=item["step"]))
         for step, mean in enumerate(item.inner_steps):  # a chart of its own, over inner steps
-            row = {"test/inner_step": step, **{f"test/inner_steps/{key}": value for key, value in mean.items()}}
+            row: dict[str, float] = {"step": last, "test/inner_step": step}  # W&B adds the first too late at times
+            row |= {f"test/inner_steps/{key}": value for key, value in mean.items()}
             self._attempt(functools.partial(record.log, row, step=last + 1 + step))
         self._attempt(functools.partial(_show, item.pictures, record, last + 1 + len(item.inner_steps)))
         self._attempt(functools.partial(record.summary.update, item.summary))
