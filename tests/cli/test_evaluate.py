@@ -102,10 +102,12 @@ def test_other_data(tmp_path: Path, trained: Path) -> None:
         "threads=1",
         "dataset=noise",
         "evaluation.episodes=5",
+        "paper={accuracy: 0, source: mine}",
     )
     succeed(*words, cwd=tmp_path)
     found = result(only(tmp_path / "outputs" / "evaluate"))
     assert found["dataset"] == "noise"
+    assert found["paper"] == {"accuracy": 0.0, "ci95": None, "source": "mine", "tolerance": 0.3, "verdict": "above"}
     assert found["protocol"]["split_hash"] != result(trained)["protocol"]["split_hash"]
 
     said = refusal(*words, "dataset.size=32", cwd=tmp_path)
@@ -145,6 +147,12 @@ class Noise:
         ("split=nope", "split 'nope' of 'glyphs' has no classes; there are: train ("),
         ("checkpoint=77", "choose best, last or one of [2, 4]"),
         ("--bogus", "unrecognized arguments: --bogus"),
+        (
+            "paper={accuracy: abc, source: x}",
+            "Value 'abc' of type 'str' could not be converted to Float; give accuracy and ",
+        ),
+        ("paper={accuracy: 95}", "Missing mandatory value: source; give accuracy and source, and if known ci95 and "),
+        ("paper=95", "paper=95: Invalid type assigned"),
     ],
 )
 def test_refused(tmp_path: Path, trained: Path, word: str, message: str) -> None:

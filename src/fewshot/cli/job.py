@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fewshot.cli.schema import RunSchema
 from fewshot.cli.values import PATHS
 from fewshot.cli.words import from_home
+from fewshot.errors import InputError, first_line
 from fewshot.identity import digest, evaluation_identity, outside
 
 NAMED = ("algorithm", "dataset", "ways", "shots", "name", "seed", "run")  # in a run's name, or told apart from it
@@ -25,7 +28,20 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             node = node.get(key) or {}
         if isinstance(node.get(last), str):
             node[last] = from_home(node[last])
+    if config.get("paper") is not None:
+        config["paper"] = _whole_paper(config["paper"])
     return dict(config)
+
+
+def _whole_paper(value: Any) -> Any:
+    """A published value, checked and with its default tolerance: an evaluation's keys have no types of their own."""
+    try:
+        typed: Any = OmegaConf.merge(OmegaConf.structured(RunSchema), {"paper": value})
+        return OmegaConf.to_container(typed.paper, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise InputError(
+            f"paper={value}: {first_line(error)}; give accuracy and source, and if known ci95 and tolerance, in points"
+        ) from None
 
 
 def choices() -> dict[str, str | None]:
