@@ -170,3 +170,14 @@ def test_pages_are_what_make_bench_writes(bench: Any) -> None:
         shown |= {match[2] for match in pages.MARKED.finditer(page)}
     recorded = {file.stem.removeprefix("bench_") for file in (ROOT / "docs" / "results").glob("bench_*.json")}
     assert shown >= set(NAMES) and shown == recorded - {"sweep"}  # docs/sweeps.md has that one
+
+
+def test_what_a_gpu_was_to_reach_is_read_from_whole_files_and_from_none(tmp_path: Path) -> None:
+    case = "protonet, 1 task of 15 queries"
+    rows = [{"what": "train", "case": case, "steps/s": 3100, "data %": 20}, {"what": "test", "case": case}]
+    for files, said in (({}, {"–"}), ({"graphs": rows}, {"True", "False", "–"})):
+        for name, found in files.items():
+            (tmp_path / f"bench_{name}_cuda.json").write_text(json.dumps({"rows": found}))
+        done = subprocess.run([sys.executable, BENCH / "goals.py", tmp_path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert {line.split("|")[4].strip() for line in done.stdout.splitlines()[2:] if "|" in line} == said

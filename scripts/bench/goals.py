@@ -22,10 +22,10 @@ def rows(folder: Path, bench: str, **wanted: Any) -> list[Row]:
 
 
 def main(folder: Path) -> None:
-    one, pool = "protonet, 1 task of 15 queries", {"network": "pool", "queries": 1}
+    one, pool = {"case": "protonet, 1 task of 15 queries", "what": "train"}, {"network": "pool", "queries": 1}
     goals: list[tuple[str, str, float, list[Row], Callable[[Row], Any]]] = [
-        ("ProtoNet, steps a second", FASTER, 3000, rows(folder, "graphs", case=one), lambda r: r["steps/s"]),
-        ("ProtoNet, data %", SLOWER, 15, rows(folder, "graphs", case=one), lambda r: r["data %"]),
+        ("ProtoNet, steps a second", FASTER, 3000, rows(folder, "graphs", **one), lambda r: r["steps/s"]),
+        ("ProtoNet, data %", SLOWER, 15, rows(folder, "graphs", **one), lambda r: r["data %"]),
         ("MAML, stride, ms", SLOWER, 1.6, rows(folder, "maml", network="stride", queries=1), lambda r: r["ours ms"]),
         ("MAML, pool, jax / ours", FASTER, 3, rows(folder, "maml", **pool), lambda r: r["jax / ours"]),
         ("ResNet-12, images a second", FASTER, 25_000, rows(folder, "resnet12", what="all"),
